@@ -1,0 +1,67 @@
+"""Every error that Inkling raises on purpose, so that callers can catch one tree.
+
+    InklingError                something the user can act on; the message says what happened and what to do next
+    ├── ConfigError             a setting is unknown, of the wrong type, or contradicts another
+    ├── DataError               the text, or a prepared data folder, cannot be used
+    ├── TokenizerError          a tokenizer is broken, or is not the one the data or the model was made with
+    ├── ModelError              an unknown architecture or size, or an impossible shape
+    ├── CheckpointError         a run directory is missing, truncated or somebody else's
+    ├── TrainingError           training cannot start or cannot go on
+    └── MissingExtraError       an optional package is needed and not installed
+
+A message is one line, without a trailing full stop when it ends in a command.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InklingError(Exception):
+    """Something the user can act on. The command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(InklingError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+    exit_code = 2
+
+
+class DataError(InklingError):
+    """The text, or a prepared data folder, cannot be used."""
+
+
+class TokenizerError(InklingError):
+    """A tokenizer is broken, or is not the one the data or the model was made with."""
+
+
+class ModelError(InklingError):
+    """An unknown architecture or size, or an impossible shape."""
+
+
+class CheckpointError(InklingError):
+    """A run directory is missing, truncated or somebody else's."""
+
+
+class TrainingError(InklingError):
+    """Training cannot start or cannot go on."""
+
+
+class MissingExtraError(InklingError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}. Run: pip install 'inkling-lm[{extra}]'")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown `name`: the nearest known one, and all of them when they are few."""
+    options = sorted(known)
+    nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    if len(options) <= 12:
+        hint += f" (known: {', '.join(options)})"
+    return hint
