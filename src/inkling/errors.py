@@ -58,10 +58,7 @@ class MissingExtraError(InklingError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown `name`: the nearest known one, and all of them when they are few."""
+    """The end of an error about an unknown `name`: the nearest known one, or all of them when none is near."""
     options = sorted(known)
-    nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    if len(options) <= 12:
-        hint += f" (known: {', '.join(options)})"
-    return hint
+    nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]!r}?" if nearest else f" (known: {', '.join(options)})"
