@@ -31,7 +31,6 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
-    CliPositionalArg,
     CliSettingsSource,
     EnvSettingsSource,
     InitSettingsSource,
@@ -39,13 +38,11 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
+from pydantic_settings import CliPositionalArg as Positional
 
 from inkling.errors import ConfigError, did_you_mean
 
 __all__ = ["CommandSettings", "Duration", "Field", "Positional", "Section", "SettingsConfigDict", "load"]
-
-Positional = CliPositionalArg
-"""An argument given by its place: `data: Positional[Path]`, `paths: Positional[list[Path]]`."""
 
 ENV_PREFIX = "INKLING_"
 _ENV_FOR_TESTS = "INKLING_TEST_"
@@ -142,9 +139,7 @@ def load(settings_cls: type[SettingsT], arguments: Sequence[str], *, prog: str) 
         sources.append(InitSettingsSource(settings_cls, init_kwargs=dict(settings_cls.presets[preset])))
 
     known = [*_keys(settings_cls)]
-    problems = [
-        f"{option}: there is no such option{did_you_mean(option.lstrip('-'), known)}" for option in unknown
-    ]
+    problems = [f"{option}: there is no such option{did_you_mean(option.lstrip('-'), known)}" for option in unknown]
     problems += [
         f"{name}: no command has such a setting{did_you_mean(_env_key(name), known)}"
         for name in _unknown_environment(settings_cls)
@@ -172,9 +167,7 @@ def _parse_command_line(
     )
     unknown: list[str] = []
 
-    def parse(
-        root: argparse.ArgumentParser, args: list[str], namespace: argparse.Namespace | None = None
-    ) -> Any:
+    def parse(root: argparse.ArgumentParser, args: list[str], namespace: argparse.Namespace | None = None) -> Any:
         parsed, rest = argparse.ArgumentParser.parse_known_args(root, args, namespace)
         unknown.extend(option.split("=", 1)[0] for option in rest if option.startswith("-"))
         stray = [value for value in rest if not value.startswith("-")]
@@ -242,9 +235,7 @@ def _env_key(variable: str) -> str:
 
 def _unknown_environment(settings_cls: type[CommandSettings]) -> list[str]:
     """INKLING_ variables that neither this command nor any other understands."""
-    variables = [
-        name for name in os.environ if name.startswith(ENV_PREFIX) and not name.startswith(_ENV_FOR_TESTS)
-    ]
+    variables = [name for name in os.environ if name.startswith(ENV_PREFIX) and not name.startswith(_ENV_FOR_TESTS)]
     roots = {_env_key(name).split(".")[0]: name for name in variables}
     unknown = {root: name for root, name in roots.items() if root not in settings_cls.model_fields}
     if unknown:
