@@ -1,0 +1,310 @@
+"""The run-directory format: what a run folder and a checkpoint folder hold. Nothing else reads or writes those files.
+
+The layout is drawn in `docs/architecture.md`. Weights and training state are safetensors; each such file carries the
+SHA-256 of its tensor bytes in its own metadata, so that one rename replaces weights and checksum together.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from inkling import files, models
+from inkling.errors import CheckpointError, InklingError, ModelError
+from inkling.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+RUN_FILE, CONFIG_FILE, WEIGHTS_FILE, STATE_FILE = (
+    "run.json",
+    "config.json",
+    "model.safetensors",
+    "training_state.safetensors",
+)
+_UNKNOWN_DIGEST = "0" * 64
+_DIGEST_BLOCK = 1 << 22
+
+Status = Literal["running", "interrupted", "finished", "failed"]
+
+
+class RunRecord(BaseModel):
+    """`run.json`: enough to say what the run is, and to run it again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    status: Status = "running"
+    settings: dict[str, Any] = {}
+    """Every setting, resolved."""
+    choices: dict[str, Any] = {}
+    """What was derived or chosen by timing on this machine (precision, micro-batch, …); a resumed run keeps it."""
+    versions: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    """Folder of the shards, and the hash of their manifest."""
+    tokenizer_sha256: str = ""
+    num_parameters: int = 0
+    sessions: list[dict[str, Any]] = []
+    """Start, end and steps of each time that this run was worked on."""
+    results: dict[str, Any] = {}
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds beside the weights.
+
+    Attributes:
+        step: Optimizer steps done.
+        values: Counters and settings of the moment, JSON-able.
+        tensors: Optimizer state and weight averages, by flat name.
+    """
+
+    step: int
+    values: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- safetensors files
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Write `tensors` to `path`, whole or not at all, and return the SHA-256 of their bytes."""
+    digest = ""
+
+    def write(temporary: Path) -> None:
+        nonlocal digest
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {}), "sha256": _UNKNOWN_DIGEST})
+        header, data_start = _read_header(temporary)
+        digest = _digest(temporary, data_start)
+        with temporary.open("rb+") as file:
+            file.seek(8 + header.index(_UNKNOWN_DIGEST.encode()))
+            file.write(digest.encode())
+
+    with _explain_failed_write(path):
+        files.write_file(path, write)
+    return digest
+
+
+def read_tensors(path: Path, *, verify: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; with `verify`, their checksum is compared first.
+
+    Raises CheckpointError when the file is missing, truncated or altered.
+    """
+    try:
+        if verify:
+            _verify(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error})") from None
+
+
+def _verify(path: Path) -> None:
+    header, data_start = _read_header(path)
+    expected = json.loads(header).get("__metadata__", {}).get("sha256")
+    if expected is not None and _digest(path, data_start) != expected:
+        raise ValueError("its checksum does not match")
+
+
+def _read_header(path: Path) -> tuple[bytes, int]:
+    """The JSON header of a safetensors file, and where its data begins."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if 8 + length > path.stat().st_size:
+            raise ValueError("it is cut short")
+        return file.read(length), 8 + length
+
+
+def _digest(path: Path, start: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        while block := file.read(_DIGEST_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _explain_failed_write(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "StorageFull" in str(error)
+        reason = "the disk is full; free some space, then run it again with --resume" if full else str(error)
+        raise CheckpointError(f"could not write {path}: {reason}. What was saved before is whole") from error
+
+
+# ---------------------------------------------------------------- run.json
+
+
+def read_run(run: Path) -> RunRecord:
+    """The record of a run. Raises CheckpointError when the folder is no run of ours, or of a newer version."""
+    if not run.is_dir():
+        raise CheckpointError(f"there is no run {run}. Run: inkling runs")
+    path = run / RUN_FILE
+    if not path.is_file():
+        what = "somebody else's model" if (run / CONFIG_FILE).is_file() else "not a run"
+        raise CheckpointError(f"{run} is {what}: it has no {RUN_FILE}, so it was not trained here")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(f"{path} has format version {version}, this Inkling reads {FORMAT_VERSION}")
+        return RunRecord.model_validate(content)
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())[:200]})") from None
+
+
+def write_run(run: Path, record: RunRecord) -> None:
+    """Create or replace the record of a run."""
+    with _explain_failed_write(run / RUN_FILE):
+        files.write_json(run / RUN_FILE, record.model_dump(mode="json"))
+
+
+# ---------------------------------------------------------------- models
+
+
+def save_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, weights: dict[str, Tensor] | None = None) -> None:
+    """Make `folder` a complete Hugging Face checkpoint of `model`; `weights` replaces the model's own (an average)."""
+    end_ids = [
+        tokenizer.special_tokens[name] for name in ("<|endoftext|>", "<|im_end|>") if name in tokenizer.special_tokens
+    ]
+    tokens = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id}
+    with _explain_failed_write(folder):
+        if not (folder / CONFIG_FILE).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            tokenizer.save(folder)
+            generation = {**tokens, "eos_token_id": end_ids or tokenizer.eot_id, "pad_token_id": tokenizer.eot_id}
+            files.write_json(folder / "generation_config.json", generation)
+            files.write_json(folder / CONFIG_FILE, {**model.config.to_dict(), **tokens})
+    save_weights(folder, weights or model.state_dict())
+
+
+def save_weights(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Replace the weights of a checkpoint folder in one rename."""
+    write_tensors(folder / WEIGHTS_FILE, weights)
+
+
+def load_model(
+    folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> tuple[nn.Module, Tokenizer]:
+    """The model, in evaluation mode, and the tokenizer of a run or of any checkpoint folder with the same layout.
+
+    Raises CheckpointError when something is missing, damaged or does not fit together.
+    """
+    config = _read_config(folder)
+    try:
+        with torch.device("meta"):
+            model = models.from_config(config)
+    except ModelError as error:
+        raise CheckpointError(f"{folder} holds a model that Inkling cannot run: {error}") from None
+    weights, _ = read_tensors(folder / WEIGHTS_FILE, verify=False)
+    load_weights(model, weights, folder)
+    try:
+        tokenizer = Tokenizer.load(folder)
+    except InklingError as error:
+        raise CheckpointError(f"the tokenizer of {folder} cannot be used: {error}") from None
+    if tokenizer.vocab_size > config["vocab_size"]:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config['vocab_size']}"
+        )
+    return model.to(device=device, dtype=dtype).eval(), tokenizer
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Put `weights` into `model`, replacing its tensors. Raises CheckpointError when names or shapes differ."""
+    expected = model.state_dict()
+    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    wrong = [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
+    if missing or unexpected or wrong:
+        named = ", ".join(sorted([*missing, *unexpected, *wrong])[:3])
+        raise CheckpointError(
+            f"the weights in {source} are not this architecture's: {len(missing)} missing, {len(unexpected)} "
+            f"unexpected, {len(wrong)} of another shape ({named}, …)"
+        )
+    model.load_state_dict(weights, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no run {folder}. Run: inkling runs")
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} holds no model: it has no {CONFIG_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error})") from None
+    if not isinstance(config, dict) or not isinstance(config.get("vocab_size"), int):
+        raise CheckpointError(f"{path} is not the configuration of a language model")
+    return config
+
+
+# ---------------------------------------------------------------- training checkpoints
+
+
+def save_checkpoint(run: Path, name: str, weights: dict[str, Tensor], state: TrainingState) -> Path:
+    """Write `checkpoints/<name>/`, whole or not at all: weights, state, and the run's configuration and tokenizer.
+
+    `name` is `step-001000`, or `epoch-003-step-001000` for the end of a pass over the data.
+    """
+    folder = run / "checkpoints" / name
+    if folder.exists():  # the same step again, after a roll-back or a damaged file
+        shutil.rmtree(folder)
+    with _explain_failed_write(folder), files.new_folder(folder) as temporary:
+        for path in run.glob("*.json"):
+            if path.name != RUN_FILE:
+                shutil.copyfile(path, temporary / path.name)
+        write_tensors(temporary / WEIGHTS_FILE, weights)
+        values = json.dumps({"step": state.step, **state.values}, allow_nan=False)
+        write_tensors(temporary / STATE_FILE, state.tensors, {"inkling": values})
+    return folder
+
+
+def checkpoint_folders(run: Path) -> list[Path]:
+    """The finished checkpoints of a run, by step, oldest first."""
+    folders = (path for path in (run / "checkpoints").glob("*step-*") if not path.name.startswith("."))
+    return sorted(folders, key=lambda folder: (int(folder.name.rpartition("-")[2]), folder.name))
+
+
+def prune_checkpoints(run: Path, kind: str, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints whose name starts with `kind` ("step" or "epoch")."""
+    folders = [folder for folder in checkpoint_folders(run) if folder.name.startswith(f"{kind}-")]
+    for folder in folders[: max(len(folders) - keep, 0)]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_checkpoint(run: Path, on_damaged: Callable[[str], None]) -> tuple[dict[str, Tensor], TrainingState] | None:
+    """Weights and state of the newest whole checkpoint, or None when there is none.
+
+    Damaged ones are passed over, and `on_damaged` is told which and why.
+    """
+    files.remove_unfinished(run)
+    files.remove_unfinished(run / "checkpoints")
+    for folder in reversed(checkpoint_folders(run)):
+        try:
+            weights, _ = read_tensors(folder / WEIGHTS_FILE, verify=True)
+            tensors, metadata = read_tensors(folder / STATE_FILE, verify=True)
+            values = json.loads(metadata["inkling"])
+        except (CheckpointError, KeyError, ValueError) as error:
+            on_damaged(f"checkpoint {folder.name} is passed over: {error}")
+            continue
+        return weights, TrainingState(step=values.pop("step"), values=values, tensors=tensors)
+    return None

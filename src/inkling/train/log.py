@@ -1,0 +1,131 @@
+"""The written record of a run: training.log for people, metrics.jsonl for programs, TensorBoard events when asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from inkling import files
+from inkling.errors import MissingExtraError
+
+LOG_FILE, METRICS_FILE, SAMPLES_FILE = "training.log", "metrics.jsonl", "samples.txt"
+_RULE = "=" * 100
+
+
+class RunLog:
+    """Appends to the log files of one run.
+
+    Args:
+        run: Run directory.
+        tensorboard: Write TensorBoard events under `run/tensorboard` too.
+        from_step: Metrics after this step belong to work that was lost with a crash; they are cut off.
+    """
+
+    def __init__(self, run: Path, *, tensorboard: bool = False, from_step: int = 0) -> None:
+        self.run = run
+        if (run / METRICS_FILE).exists():
+            _cut_metrics(run / METRICS_FILE, from_step)
+        self._text = (run / LOG_FILE).open("a", encoding="utf-8", newline="\n")
+        self._metrics = (run / METRICS_FILE).open("a", encoding="utf-8", newline="\n")
+        self._events = _open_tensorboard(run / "tensorboard", from_step) if tensorboard else None
+
+    def line(self, text: str, level: str = "INFO") -> None:
+        """One dated line in training.log."""
+        self._text.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} | {level:<5} | {text}\n")
+        self._text.flush()
+
+    def session_starts(self, text: str) -> None:
+        """A mark that is easy to find: each time the run is worked on begins with one."""
+        self._text.write(f"{_RULE}\n")
+        self.line(f"SESSION STARTED | {text}")
+
+    def session_ends(self, text: str) -> None:
+        """The mark at the end of a session."""
+        self.line(f"SESSION ENDED | {text}")
+        self._text.write(f"{_RULE}\n")
+        self._text.flush()
+
+    def metrics(self, step: int, values: dict[str, Any]) -> None:
+        """One JSON object in metrics.jsonl; numbers that are not finite become null."""
+        clean = {name: None if _is_not_finite(value) else value for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **clean}, allow_nan=False) + "\n")
+        self._metrics.flush()
+        if self._events is not None:
+            for name, value in clean.items():
+                if isinstance(value, (int, float)):
+                    self._events.add_scalar(name, value, step)
+
+    def sample(self, step: int, text: str) -> None:
+        """One text that the model wrote after `step` steps."""
+        with (self.run / SAMPLES_FILE).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(f"--- step {step} ---\n{text}\n\n")
+
+    def close(self) -> None:
+        """Close the files."""
+        self._text.close()
+        self._metrics.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
+    path = run / METRICS_FILE
+    return list(_whole_lines(path)) if path.exists() else []
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def _cut_metrics(path: Path, from_step: int) -> None:
+    kept = [json.dumps(values) + "\n" for values in _whole_lines(path) if values["step"] <= from_step]
+    files.write_text(path, "".join(kept))
+
+
+def _is_not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _open_tensorboard(folder: Path, from_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an extra
+    except ImportError:
+        raise MissingExtraError("tensorboard", "tensorboard", "--log.tensorboard") from None
+    return SummaryWriter(str(folder), purge_step=from_step)
+
+
+def plot_losses(run: Path, title: str) -> Path:
+    """Draw `loss.png` from metrics.jsonl: training loss, its running average, validation loss and the best one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # 0.3 s, paid once at the end of a run
+    from matplotlib.figure import Figure
+
+    rows = read_metrics(run)
+    train = [(row["step"], row["loss"], row["loss_average"]) for row in rows if row.get("loss") is not None]
+    validation = [(row["step"], row["val_loss"]) for row in rows if row.get("val_loss") is not None]
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if train:
+        steps, losses, averages = zip(*train, strict=True)
+        axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8, label="training, each step")
+        axes.plot(steps, averages, color="tab:blue", linewidth=1.5, label="training, running average")
+    if validation:
+        steps, losses = zip(*validation, strict=True)
+        axes.plot(steps, losses, color="tab:orange", marker="o", markersize=3, linewidth=1.5, label="validation")
+        best_step, best = min(validation, key=lambda point: point[1])
+        axes.plot([best_step], [best], "*", color="tab:red", markersize=12, label=f"best: {best:.4f} at {best_step}")
+    axes.set(title=title, xlabel="step", ylabel="loss, nats per token")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path = run / "loss.png"
+    files.write_file(path, lambda temporary: figure.savefig(temporary, format="png"))
+    return path

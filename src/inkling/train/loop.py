@@ -1,0 +1,287 @@
+"""The one training loop. A stage supplies batches and a loss; everything else is the same for all of them.
+
+Exactness: what a step does is a function of the weights, the optimizer state and `(seed, step)` alone. Random numbers
+are seeded anew for each step, so that a resumed run repeats the uninterrupted one bit for bit on the same device.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from inkling.config import Field, Section
+from inkling.optim._ema import WeightAverage
+from inkling.optim._schedule import Plateau, ScheduleSettings, multiplier
+from inkling.train.guard import Guard, GuardSettings
+from inkling.train.precision import PrecisionName, autocast, gradient_scaler
+
+Stop = Literal["steps", "time", "patience", "signal"]
+EVALUATIONS_PER_RUN = 20
+
+
+class LoopSettings(Section):
+    """The training loop."""
+
+    clip_norm: float = Field(1.0, ge=0)
+    """Scale gradients down to this norm; 0 leaves them alone."""
+    patience: int = Field(0, ge=0)
+    """Stop after this many evaluations without a better validation loss; 0 never stops early."""
+    eval_every: int | None = Field(None, ge=1)
+    """Steps between evaluations. Default: twenty evaluations over the run."""
+    log_every: int = Field(10, ge=1)
+    """Steps between lines in metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """`input_ids` and `targets`, both (B, T); a target of -100 is not predicted."""
+
+    input_ids: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a stage hands to the loop.
+
+    Attributes:
+        batch_fn: The micro-batches of a step, as a function of the step alone.
+        loss_fn: Summed nats of one micro-batch.
+        tokens_per_step: Predicted tokens in all micro-batches of a step; the loss is divided by it.
+        seed: Seeds dropout, together with the step.
+    """
+
+    batch_fn: Callable[[int], Iterable[MicroBatch]]
+    loss_fn: Callable[[nn.Module, MicroBatch], Tensor]
+    tokens_per_step: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When the run is over: after `steps`, or `time_s` seconds of work, whichever is given."""
+
+    steps: int | None = None
+    time_s: float | None = None
+
+
+@dataclass
+class LoopState:
+    """Everything about a run that is neither a weight nor optimizer state. JSON-able."""
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    loss_average: float | None = None
+    best_loss: float | None = None
+    previous_best_loss: float | None = None
+    best_step: int = 0
+    evals_since_best: int = 0
+    num_evals: int = 0
+    evaluated_step: int = -1
+    rate_scale: float = 1.0
+    num_rollbacks: int = 0
+
+    def average(self, loss: float) -> float:
+        """Update the running average over about the last 100 steps, and return it."""
+        weight = max(1 / 100, 1 / (self.step + 1))
+        before = loss if self.loss_average is None else self.loss_average
+        self.loss_average = before + weight * (loss - before)
+        return self.loss_average
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. `skipped` says why its update was left out."""
+
+    step: int
+    loss: float
+    loss_average: float
+    learning_rate: float
+    gradient_norm: float
+    tokens_per_s: float
+    skipped: str | None = None
+
+
+class Rollback(Exception):
+    """The weights are suspect: go back to the last good checkpoint."""
+
+
+@dataclass
+class Trainer:
+    """Model, optimizer and the state of the run; `run` is the loop.
+
+    Args:
+        average: Moving average of the weights, or None.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    task: Task
+    limits: Limits
+    settings: LoopSettings
+    schedule: ScheduleSettings
+    guard_settings: GuardSettings
+    precision: PrecisionName = "fp32"
+    average: WeightAverage | None = None
+    state: LoopState = field(default_factory=LoopState)
+
+    def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device
+        self.guard = Guard(self.guard_settings)
+        self.plateau = Plateau(self.schedule)
+        self._scaler = gradient_scaler(self.device, self.precision)
+        self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    # ------------------------------------------------------------ the loop
+
+    def run(
+        self,
+        *,
+        on_step: Callable[[StepReport], None],
+        on_eval: Callable[[], float],
+        on_pause: Callable[[], None],
+        stop_requested: Callable[[], bool],
+    ) -> Stop:
+        """Train until a limit, early stopping or a request to stop; returns which.
+
+        Args:
+            on_step: Told of every step.
+            on_eval: Evaluates the weights and returns the validation loss in nats; called at the start, at intervals
+                and at the end.
+            on_pause: Called between steps, when everything is consistent: the place to save.
+            stop_requested: Asked between steps.
+
+        Raises:
+            Rollback: Too many steps in a row were bad.
+        """
+        started_s = time.monotonic() - self.state.elapsed_s
+        while True:
+            if self._evaluation_is_due():
+                self._evaluate(on_eval)
+            self.state.elapsed_s = time.monotonic() - started_s
+            on_pause()
+            if (stop := self._reason_to_stop()) is not None:
+                return stop
+            if stop_requested():
+                return "signal"
+            on_step(self._step())
+            self.state.elapsed_s = time.monotonic() - started_s
+            if self.guard.must_roll_back:
+                raise Rollback
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done, from 0 to 1: of its steps, or of its time."""
+        shares = [0.0]
+        if self.limits.steps is not None:
+            shares.append(self.state.step / self.limits.steps)
+        if self.limits.time_s is not None:
+            shares.append(self.state.elapsed_s / self.limits.time_s)
+        return min(max(shares), 1.0)
+
+    def _reason_to_stop(self) -> Stop | None:
+        if self.settings.patience and self.state.evals_since_best >= self.settings.patience:
+            return "patience"
+        if self.progress >= 1.0:
+            return "steps" if self.limits.steps is not None and self.state.step >= self.limits.steps else "time"
+        return None
+
+    # ------------------------------------------------------------ evaluation
+
+    def _evaluation_is_due(self) -> bool:
+        state = self.state
+        if state.evaluated_step == state.step:
+            return False
+        if state.step == 0 or self.progress >= 1.0:
+            return True
+        if self.settings.eval_every is not None:
+            return state.step % self.settings.eval_every == 0
+        return self.progress * EVALUATIONS_PER_RUN >= state.num_evals
+
+    def _evaluate(self, on_eval: Callable[[], float]) -> None:
+        loss = on_eval()
+        state = self.state
+        state.num_evals += 1
+        state.evaluated_step = state.step
+        self.plateau.update(loss)
+        if state.best_loss is None or loss < state.best_loss:
+            state.previous_best_loss, state.best_loss, state.best_step = state.best_loss, loss, state.step
+            state.evals_since_best = 0
+        else:
+            state.evals_since_best += 1
+
+    # ------------------------------------------------------------ one step
+
+    def _step(self) -> StepReport:
+        started_s = time.monotonic()
+        state = self.state
+        torch.manual_seed(step_seed(self.task.seed, state.step))
+        rate = self._set_learning_rates()
+        loss = self._backward()
+        self._scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm or math.inf).item()
+        skipped = self.guard.reason_to_skip(loss, norm)
+        if skipped is None:
+            self._scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update(self.model)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if skipped is None:
+            state.average(loss)
+        state.step += 1
+        return StepReport(
+            step=state.step,
+            loss=loss,
+            loss_average=loss if state.loss_average is None else state.loss_average,
+            learning_rate=rate,
+            gradient_norm=norm,
+            tokens_per_s=self.task.tokens_per_step / (time.monotonic() - started_s),
+            skipped=skipped,
+        )
+
+    def _backward(self) -> float:
+        """Accumulate the gradients of the step's mean loss over its micro-batches; returns that loss in nats."""
+        total = torch.zeros((), device=self.device)
+        for batch in self.task.batch_fn(self.state.step):
+            with autocast(self.device, self.precision):
+                loss = self.task.loss_fn(self.model, batch) / self.task.tokens_per_step
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
+        return total.item()
+
+    def _set_learning_rates(self) -> float:
+        scale = multiplier(self.schedule, self.state.step, self.progress)
+        scale *= self.plateau.factor * self.state.rate_scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * scale
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    # ------------------------------------------------------------ saving and restoring
+
+    def values(self) -> dict[str, Any]:
+        """The JSON-able part of the training state."""
+        return {
+            "loop": asdict(self.state),
+            "guard": self.guard.state(),
+            "plateau": self.plateau.state(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take over what `values` returned."""
+        self.state = LoopState(**values["loop"])
+        self.guard.restore(values["guard"])
+        self.plateau.restore(values["plateau"])
+        self._scaler.load_state_dict(values["scaler"])
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of a step's random numbers: the same however often the run was interrupted before."""
+    return (seed * 0x9E3779B97F4A7C15 + step) % 2**63

@@ -1,0 +1,323 @@
+"""One session of work on a run: what is saved when, and what happens on Ctrl-C, an exception or a bad stretch."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from inkling import checkpoint
+from inkling.checkpoint import RunRecord, TrainingState
+from inkling.config import Duration, Field, Section
+from inkling.errors import CheckpointError, TrainingError
+from inkling.optim._state import flatten_state, restore_state
+from inkling.train.log import RunLog
+from inkling.train.loop import Rollback, StepReport, Stop, Trainer
+
+_AVERAGE_PREFIX = "average."
+_OPTIMIZER_PREFIX = "optimizer."
+
+
+class CheckpointSettings(Section):
+    """What is kept for resuming. The best weights by validation are always kept, in the run directory itself."""
+
+    every: int | None = Field(None, ge=1)
+    """Steps between checkpoints. Default: about every ten minutes."""
+    interval: Duration = 600.0
+    """Time between checkpoints when `every` is not given, such as 10m."""
+    keep_steps: int = Field(2, ge=1)
+    """Checkpoints that are kept; older ones are deleted."""
+    keep_epochs: int = Field(0, ge=0)
+    """Also keep a checkpoint from the end of each of the last so many passes over the data."""
+
+
+class Session:
+    """Runs a trainer inside a run directory until it is finished, interrupted or given up.
+
+    Args:
+        run: Run directory; its model files and `run.json` exist.
+        record: Content of `run.json`.
+        trainer: Ready to run, or to be restored.
+        settings: When to save.
+        log: The run's log files.
+        log_every: Steps between lines in metrics.jsonl.
+        steps_per_epoch: Steps that one pass over the training text takes.
+        evaluate: Validation loss in nats of the model as it is, as a mapping with at least `val_loss`.
+        sample: A text written by the model, or None.
+        on_progress: Shown to the user after each step.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        record: RunRecord,
+        trainer: Trainer,
+        settings: CheckpointSettings,
+        log: RunLog,
+        *,
+        log_every: int,
+        steps_per_epoch: float,
+        evaluate: Callable[[], dict[str, float]],
+        sample: Callable[[], str | None],
+        on_progress: Callable[[Trainer, StepReport, str], None],
+    ) -> None:
+        self.run_path = run
+        self.record = record
+        self.trainer = trainer
+        self.settings = settings
+        self.log = log
+        self.log_every = log_every
+        self.steps_per_epoch = steps_per_epoch
+        self.evaluate = evaluate
+        self.sample = sample
+        self.on_progress = on_progress
+        self.last_evaluation: dict[str, float] = {}
+        self._saved_step = -1
+        self._saved_s = time.monotonic()
+        self._consistent = True
+
+    # ------------------------------------------------------------ the session
+
+    def work(self) -> Stop:
+        """Train; save whatever happens. Returns why it ended."""
+        began_step = self.trainer.state.step
+        self.record.status = "running"
+        self.record.sessions.append({"started": _now(), "from_step": began_step})
+        checkpoint.write_run(self.run_path, self.record)
+        stop: Stop | None = None
+        try:
+            with stop_on_signals() as stop_requested:
+                stop = self._train(stop_requested)
+                self.save()
+        except BaseException as error:
+            self._save_after(error)
+            raise
+        finally:
+            self._end_session(stop)
+        return stop
+
+    def _train(self, stop_requested: Callable[[], bool]) -> Stop:
+        while True:
+            try:
+                return self.trainer.run(
+                    on_step=self._on_step,
+                    on_eval=self._on_eval,
+                    on_pause=self._on_pause,
+                    stop_requested=stop_requested,
+                )
+            except Rollback:
+                self._roll_back()
+
+    def _save_after(self, error: BaseException) -> None:
+        """An exception ends the run: keep the last consistent state, unless saving is what failed."""
+        self.log.line(f"{type(error).__name__}: {error}", level="ERROR")
+        if self._consistent and not isinstance(error, (CheckpointError, TrainingError)):
+            self.save()
+
+    def _end_session(self, stop: Stop | None) -> None:
+        state = self.trainer.state
+        self.record.status = "failed" if stop is None else "interrupted" if stop == "signal" else "finished"
+        self.record.sessions[-1] |= {"ended": _now(), "to_step": state.step, "stop": stop or "error"}
+        self.record.results |= {
+            "steps": state.step,
+            "train_seconds": round(state.elapsed_s, 1),
+            "best_val_loss": state.best_loss,
+            "best_step": state.best_step,
+            "skipped_steps": self.trainer.guard.num_skipped,
+            "rollbacks": state.num_rollbacks,
+        }
+        self.log.session_ends(f"{self.record.status} at step {state.step}")
+        checkpoint.write_run(self.run_path, self.record)
+
+    # ------------------------------------------------------------ what the loop calls
+
+    def _on_step(self, report: StepReport) -> None:
+        self._consistent = True
+        if report.skipped is not None:
+            self.log.line(f"step {report.step} | SKIPPED | {report.skipped}", level="WARN")
+        if report.step % self.log_every == 0 or report.step == 1 or report.skipped is not None:
+            self._log_step(report)
+        self.on_progress(self.trainer, report, self._eta())
+
+    def _log_step(self, report: StepReport) -> None:
+        state = self.trainer.state
+        memory_mb = memory_in_use_mb(self.trainer.device)
+        best = "-" if state.best_loss is None else f"{state.best_loss:.4f}"
+        previous = "-" if state.previous_best_loss is None else f"{state.previous_best_loss:.4f}"
+        self.log.line(
+            f"step {report.step} | loss {report.loss:.4f} | average {report.loss_average:.4f} | "
+            f"best {best} (before {previous}) | lr {report.learning_rate:.2e} | grad norm {report.gradient_norm:.3f} | "
+            f"{report.tokens_per_s:,.0f} tokens/s | {memory_mb:,.0f} MB | eta {self._eta()}"
+        )
+        self.log.metrics(
+            report.step,
+            {
+                "loss": report.loss,
+                "loss_average": report.loss_average,
+                "learning_rate": report.learning_rate,
+                "gradient_norm": report.gradient_norm,
+                "tokens_per_s": report.tokens_per_s,
+                "memory_mb": memory_mb,
+                "elapsed_s": state.elapsed_s,
+                "epoch": report.step / self.steps_per_epoch,
+                "skipped": report.skipped is not None,
+            },
+        )
+
+    def _on_eval(self) -> float:
+        """Evaluate the weights, and their moving average where there is one; save the better when it is the best."""
+        state = self.trainer.state
+        scores = self.evaluate()
+        weights: dict[str, Tensor] = self.trainer.model.state_dict()
+        average = self.trainer.average
+        if average is not None and state.step > 0:
+            with average.applied(self.trainer.model):
+                average_scores = self.evaluate()
+                if average_scores["val_loss"] < scores["val_loss"]:
+                    weights = average.weights()
+            scores = {**scores, "val_loss_raw": scores["val_loss"], "val_loss_average": average_scores["val_loss"]}
+            scores |= {name: min(scores[name], average_scores[name]) for name in average_scores}
+        self.last_evaluation = scores
+        if state.best_loss is None or scores["val_loss"] < state.best_loss:
+            checkpoint.save_weights(self.run_path, weights)
+        self.log.metrics(state.step, scores)
+        self.log.line(f"step {state.step} | EVALUATION | " + " | ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+        if (text := self.sample()) is not None:
+            self.log.sample(state.step, text)
+        return scores["val_loss"]
+
+    def _on_pause(self) -> None:
+        step = self.trainer.state.step
+        if self.settings.keep_epochs and step and step % self.steps_per_epoch < 1:
+            self.save(epoch=int(step / self.steps_per_epoch))
+        if self.settings.every is not None:
+            due = step % self.settings.every == 0
+        else:
+            due = time.monotonic() - self._saved_s >= self.settings.interval
+        if due or step == 0:
+            self.save()
+        self._consistent = False
+
+    def _eta(self) -> str:
+        progress = self.trainer.progress
+        if not progress:
+            return "-"
+        return format_seconds(self.trainer.state.elapsed_s * (1 - progress) / progress)
+
+    # ------------------------------------------------------------ saving and going back
+
+    def save(self, epoch: int | None = None) -> None:
+        """Write a checkpoint of this moment, unless there is one."""
+        step = self.trainer.state.step
+        if epoch is None and step == self._saved_step:
+            return
+        tensors, counters = flatten_state(self.trainer.optimizer, self.trainer.model)
+        tensors = {_OPTIMIZER_PREFIX + name: tensor for name, tensor in tensors.items()}
+        if self.trainer.average is not None:
+            averages = self.trainer.average.weights()
+            tensors |= {_AVERAGE_PREFIX + name: tensor for name, tensor in averages.items()}
+        values = {**self.trainer.values(), "optimizer": counters}
+        state = TrainingState(step=step, values=values, tensors=tensors)
+        kind, name = ("step", f"step-{step:06d}") if epoch is None else ("epoch", f"epoch-{epoch:03d}-step-{step:06d}")
+        checkpoint.save_checkpoint(self.run_path, name, self.trainer.model.state_dict(), state)
+        keep = self.settings.keep_steps if epoch is None else self.settings.keep_epochs
+        checkpoint.prune_checkpoints(self.run_path, kind, keep)
+        self.log.line(f"step {step} | CHECKPOINT | checkpoints/{name}")
+        if epoch is None:
+            self._saved_step, self._saved_s = step, time.monotonic()
+
+    def restore(self) -> bool:
+        """Go to the newest whole checkpoint; False when there is none."""
+        found = checkpoint.load_checkpoint(self.run_path, lambda text: self.log.line(text, level="WARN"))
+        if found is None:
+            return False
+        weights, state = found
+        trainer = self.trainer
+        device = trainer.device
+        with torch.no_grad():
+            trainer.model.load_state_dict({name: tensor.to(device) for name, tensor in weights.items()})
+        tensors = {
+            name.removeprefix(_OPTIMIZER_PREFIX): tensor
+            for name, tensor in state.tensors.items()
+            if name.startswith(_OPTIMIZER_PREFIX)
+        }
+        restore_state(trainer.optimizer, trainer.model, tensors, state.values["optimizer"])
+        if trainer.average is not None:
+            trainer.average.load(
+                {
+                    name.removeprefix(_AVERAGE_PREFIX): tensor
+                    for name, tensor in state.tensors.items()
+                    if name.startswith(_AVERAGE_PREFIX)
+                }
+            )
+        trainer.restore(state.values)
+        self._saved_step, self._saved_s = state.step, time.monotonic()
+        return True
+
+    def _roll_back(self) -> None:
+        trainer = self.trainer
+        num_rollbacks, rate_scale = trainer.state.num_rollbacks + 1, trainer.state.rate_scale / 2
+        num_skipped, bad_step = trainer.guard.num_skipped, trainer.state.step
+        if num_rollbacks > trainer.guard_settings.max_rollbacks:
+            raise TrainingError(
+                f"training diverged at step {bad_step} and again after {num_rollbacks - 1} roll-backs. "
+                "Lower the learning rate, or look at the data around that step"
+            )
+        if not self.restore():
+            raise TrainingError(f"training diverged at step {bad_step}, and there is no whole checkpoint to go back to")
+        trainer.state.num_rollbacks, trainer.state.rate_scale = num_rollbacks, rate_scale
+        trainer.guard.num_skipped, trainer.guard.num_skipped_in_row = num_skipped, 0
+        self._saved_step = -1
+        self.log.line(
+            f"step {bad_step} | ROLLED BACK | to step {trainer.state.step}, learning rate × {rate_scale:g}",
+            level="WARN",
+        )
+
+
+# ---------------------------------------------------------------- the machine around it
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop between two steps; a second one stops at once."""
+    requested = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        requested.set()
+        signal.signal(number, before[number])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def memory_in_use_mb(device: torch.device) -> float:
+    """Memory of this process on CPU, or the most that torch has held on a GPU; in MB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def format_seconds(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
