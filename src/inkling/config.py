@@ -13,6 +13,8 @@ A command declares its settings once, as a `CommandSettings` class whose attribu
         out: Path = Path("runs/notes")
         \"\"\"Run directory to write.\"\"\"
         optim: OptimSection = OptimSection()                               # --optim.lr 0.01
+        as_json: bool = False                                              # --json (pydantic owns the name `json`)
+        """Print one JSON object on standard output, and nothing else there."""
 
 An unknown key, a wrong type or a bad choice is an error that names the key and the nearest right one, and all such
 errors are reported at once.
@@ -179,6 +181,7 @@ def _parse_command_line(
         settings_cls,
         root_parser=parser,
         parse_args_method=parse,
+        cli_shortcuts={**settings_cls.model_config.get("cli_shortcuts", {}), "as_json": "json"},
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     try:
