@@ -14,7 +14,6 @@ A command declares its settings once, as a `CommandSettings` class whose attribu
         \"\"\"Run directory to write.\"\"\"
         optim: OptimSection = OptimSection()                               # --optim.lr 0.01
         as_json: bool = False                                              # --json (pydantic owns the name `json`)
-        """Print one JSON object on standard output, and nothing else there."""
 
 An unknown key, a wrong type or a bad choice is an error that names the key and the nearest right one, and all such
 errors are reported at once.
