@@ -40,10 +40,17 @@ class LoopSettings(Section):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """`input_ids` and `targets`, both (B, T); a target of -100 is not predicted."""
+    """Sequences that go through the model at once.
+
+    Attributes:
+        input_ids: (B, T).
+        targets: (B, T): what follows each input; -100 is not predicted.
+        segment_ids: (B, T), or None: attention stays inside equal numbers.
+    """
 
     input_ids: Tensor
     targets: Tensor
+    segment_ids: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""`inkling train`: start a run, or go on with an interrupted one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from inkling import checkpoint
+from inkling.checkpoint import RunRecord
+from inkling.commands._hooks import evaluate_batches, write_sample
+from inkling.errors import CheckpointError, ConfigError
+from inkling.progress import LiveProgress
+from inkling.train.launch import PretrainingRun, new_run_path, resumed_settings, unfinished_runs
+from inkling.train.settings import TrainSettings as Settings
+
+
+def run(settings: Settings) -> int:
+    """Train, then say what came out and what to type next. Exit status 130 after Ctrl-C."""
+    with LiveProgress(quiet=settings.as_json) as progress:
+        path, record = start_or_resume(settings, progress)
+    if settings.as_json:
+        print(json.dumps(summary(path, record)))
+    else:
+        print_summary(path, record)
+    return 128 + signal.SIGINT if record.status == "interrupted" else 0
+
+
+def start_or_resume(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
+    """Train a new run, or the interrupted one that the settings or the user point at."""
+    resumed = _run_to_resume(settings)
+    if resumed is not None:
+        record = checkpoint.read_run(resumed)
+        path, settings = resumed, resumed_settings(record, settings)
+        progress.note(f"resuming {path}")
+    else:
+        path, record = new_run_path(settings), None
+        progress.note(f"new run {path}")
+    work = PretrainingRun(
+        path, settings, record, evaluate_fn=evaluate_batches, sample_fn=write_sample, report=progress
+    )
+    return path, work.train()
+
+
+def summary(path: Path, record: RunRecord) -> dict[str, Any]:
+    """What a program wants to know about a run that ended."""
+    return {"run": str(path), "status": record.status, "params": record.num_parameters, **record.results}
+
+
+def print_summary(path: Path, record: RunRecord) -> None:
+    """What a person wants to know about a run that ended."""
+    results = record.results
+    print(f"\n{path}: {record.status} at step {results['steps']}, {results['train_seconds']:.0f} s of training")
+    if record.status == "interrupted":
+        print(f"Go on with it:  inkling train --resume --out {path}")
+        return
+    scores = results["validation"]
+    print(
+        f"validation, the whole split, best weights (step {results['best_step']}): "
+        f"loss {scores['val_loss']:.4f} nats/token, {scores['val_bits_per_byte']:.4f} bits per byte"
+    )
+    print(f"Loss curve:  {path / 'loss.png'}")
+    print(f"Next:  inkling generate {path}  ·  inkling eval {path}  ·  inkling chat {path}")
+
+
+def _run_to_resume(settings: Settings) -> Path | None:
+    """The run to go on with, or None for a new one."""
+    if settings.resume is False:
+        return None
+    wanted = settings.out or (Path("runs") / settings.data.resolve().name if settings.data else None)
+    if settings.resume:
+        return _resumable(wanted, settings) if wanted else _latest_unfinished()
+    if wanted is None or not (wanted / checkpoint.RUN_FILE).exists():
+        return None
+    record = checkpoint.read_run(wanted)
+    if record.status == "finished":
+        return None
+    return _ask(wanted, record, settings)
+
+
+def _resumable(path: Path, settings: Settings) -> Path:
+    record = checkpoint.read_run(path)
+    if record.status == "finished" and settings.steps is None and settings.time is None:
+        raise CheckpointError(f"{path} is finished; give --steps or --time to train it further")
+    return path
+
+
+def _latest_unfinished() -> Path:
+    found = unfinished_runs(Path("runs"))
+    if not found:
+        raise CheckpointError("there is no interrupted run in runs/. Name one with --out, or start one with a data folder")
+    return found[-1]
+
+
+def _ask(path: Path, record: RunRecord, settings: Settings) -> Path | None:
+    step = record.sessions[-1].get("to_step", "unknown") if record.sessions else 0
+    if not sys.stdin.isatty() or settings.as_json:
+        raise ConfigError(
+            f"{path} is an interrupted run (step {step}): add --resume to go on with it, or --no-resume to start another"
+        )
+    answer = input(f"{path} is an interrupted run (step {step}). Go on with it? [Y/n] ")
+    return None if answer.strip().lower().startswith("n") else path

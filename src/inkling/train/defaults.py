@@ -1,0 +1,107 @@
+"""What a run does when the user chooses nothing: numbered steps, each printed with its reason.
+
+The rules follow `docs/decisions/`: they are for 1 to 100 MB of text, which is passed over many times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inkling.errors import ModelError, did_you_mean
+
+TOKENS_PER_PARAMETER = 20
+MAX_PASSES = 16
+MIN_STEPS = 1000
+MANY_PASSES = 4.0
+_SIZE_BY_TOKENS = [(2e6, "0.8m"), (12e6, "3m"), (60e6, "10m"), (300e6, "27m"), (float("inf"), "124m")]
+_ROUGH_FLOPS = 150e9
+"""Guess of what a small CPU sustains, for the tokens of a run that is limited by time; only the batch depends on it."""
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How long a run is and in what portions.
+
+    Attributes:
+        batch_size: Sequences per step.
+        steps: None when the run is limited by time.
+        tokens: Tokens that it will train on, estimated when it is limited by time.
+        reasons: The derivation, line by line.
+    """
+
+    batch_size: int
+    steps: int | None
+    tokens: float
+    passes: float
+    reasons: list[str]
+
+
+def choose_size(size: str, known_sizes: list[str], num_tokens: int) -> tuple[str, str]:
+    """The named size, and why. Raises ModelError for an unknown one."""
+    if size != "auto":
+        if size not in known_sizes:
+            raise ModelError(f"there is no size {size!r}{did_you_mean(size, known_sizes)}. Run: inkling models")
+        return size, f"size {size}: as asked"
+    chosen = next(name for limit, name in _SIZE_BY_TOKENS if num_tokens < limit)
+    return chosen, f"size {chosen}: for {num_tokens / 1e6:.1f} M training tokens"
+
+
+def choose_horizon(
+    *,
+    num_parameters: int,
+    num_tokens: int,
+    context: int,
+    batch_size: int | None,
+    steps: int | None,
+    time_s: float | None,
+) -> Horizon:
+    """Tokens to train on, then the batch, then the steps."""
+    reasons = []
+    if time_s is not None:
+        tokens = time_s * _ROUGH_FLOPS / (6 * num_parameters)
+        reasons.append(f"horizon: {time_s:.0f} s, roughly {tokens / 1e6:.0f} M tokens")
+    elif steps is not None and batch_size is not None:
+        tokens = float(steps * batch_size * context)
+    else:
+        tokens = float(min(TOKENS_PER_PARAMETER * num_parameters, MAX_PASSES * num_tokens))
+        reasons.append(
+            f"horizon: {tokens / 1e6:.1f} M tokens, the less of {TOKENS_PER_PARAMETER} per parameter and "
+            f"{MAX_PASSES} passes"
+        )
+    if batch_size is None:
+        # The best batch grows as tokens^0.383 (measured for nanochat); a floor on the number of steps binds small runs.
+        law = 81_000 * (tokens / 10e6) ** 0.383
+        tokens_per_step = min(law, tokens / (steps or MIN_STEPS))
+        batch_size = max(4, _power_of_two(tokens_per_step / context))
+        reasons.append(f"batch: {batch_size} × {context} = {batch_size * context:,} tokens a step")
+    if steps is None and time_s is None:
+        steps = max(1, round(tokens / (batch_size * context)))
+        reasons.append(f"steps: {steps:,}")
+    if steps is not None:
+        tokens = float(steps * batch_size * context)
+    passes = tokens / max(num_tokens, 1)
+    reasons.append(f"passes over the text: {passes:.1f}")
+    return Horizon(batch_size, steps, tokens, passes, reasons)
+
+
+def choose_dropout(dropout: float | None, passes: float) -> tuple[float, str]:
+    """Dropout, and why."""
+    if dropout is not None:
+        return dropout, f"dropout {dropout}: as asked"
+    if passes >= MANY_PASSES:
+        return 0.1, f"dropout 0.1: the text is passed over {passes:.0f} times"
+    return 0.0, "dropout 0: hardly any text is seen twice"
+
+
+def choose_optimizer(name: str, muon_share: float) -> tuple[str, str]:
+    """muon or adamw, and why; `muon_share` is Muon's cost beside the model's own matrix products."""
+    cost = f"Muon's own work is {muon_share:.0%} of the block matrix products"
+    if name != "auto":
+        return name, f"optimizer {name}: as asked ({cost})"
+    chosen = "muon" if muon_share < 1 else "adamw"
+    return chosen, f"optimizer {chosen}: {cost}"
+
+
+def _power_of_two(value: float) -> int:
+    """The nearest power of two on a logarithmic scale, at least 1."""
+    return 1 << max(0, round(value).bit_length() - 1)

@@ -1,0 +1,373 @@
+"""From settings to a finished run: choose, build, probe, train, evaluate. `inkling train` and `inkling demo` call it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+import inkling
+from inkling import checkpoint, files, machine, models, optim
+from inkling.checkpoint import RunRecord
+from inkling.data.loader import Batch, PackedWindows, sequential_windows
+from inkling.data.shards import Dataset
+from inkling.errors import CheckpointError, ConfigError
+from inkling.optim import muon
+from inkling.optim._ema import WeightAverage
+from inkling.optim._groups import parameter_groups
+from inkling.tokenizer import Tokenizer
+from inkling.train import defaults
+from inkling.train.log import RunLog, plot_losses
+from inkling.train.loop import Limits, StepReport, Trainer
+from inkling.train.pretrain import next_token_loss, pretraining_task, to_micro_batch
+from inkling.train.probe import Choices, Probe, threads
+from inkling.train.recompute import recompute_blocks
+from inkling.train.session import Session
+from inkling.train.settings import TrainSettings
+
+
+class Reporter(Protocol):
+    """Shows progress: `inkling.progress.LiveProgress`."""
+
+    def __call__(self, phase: str, done: float, total: float | None = None, detail: str = "") -> None: ...
+
+    def note(self, line: str) -> None: ...
+
+
+EvaluateFn = Callable[[nn.Module, list[Batch]], dict[str, float]]
+"""(model, batches) → at least `val_loss` in nats per token."""
+SampleFn = Callable[[nn.Module, Tokenizer, str, int], str]
+"""(model, tokenizer, prompt, number of tokens) → text."""
+
+
+class PretrainingRun:
+    """One pretraining run, new or resumed.
+
+    Args:
+        run: Run directory.
+        settings: Resolved settings; those of the record for a resumed run.
+        record: `run.json` of a run to resume, or None for a new one.
+        evaluate_fn: Scores the model on batches.
+        sample_fn: Lets the model write.
+        report: Shows progress.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        settings: TrainSettings,
+        record: RunRecord | None,
+        *,
+        evaluate_fn: EvaluateFn,
+        sample_fn: SampleFn,
+        report: Reporter,
+    ) -> None:
+        assert settings.data is not None
+        self.run = run
+        self.settings = settings
+        self.report = report
+        self.evaluate_fn = evaluate_fn
+        self.sample_fn = sample_fn
+        self.device = pick_device(settings.machine.device)
+        self.dataset = Dataset.open(settings.data)
+        self.tokenizer = Tokenizer.load(settings.data)
+        self.dataset.check_tokenizer(self.tokenizer)
+        self.choices: dict[str, Any] = record.choices if record is not None else self._choose()
+        self.model = self._build_model()
+        self.windows = PackedWindows(
+            self.dataset.train,
+            context=settings.context,
+            batch_size=self.choices["batch_size"],
+            seed=settings.seed,
+            eot_id=self.dataset.eot_id,
+        )
+        self.record = record if record is not None else self._create_run_folder()
+        if record is not None and record.data["manifest_sha256"] != manifest_hash(settings.data):
+            raise CheckpointError(
+                f"the data folder {settings.data} has changed since {run} began; prepare it as it was, or start a new run"
+            )
+
+    # ------------------------------------------------------------ choices
+
+    def _choose(self) -> dict[str, Any]:
+        """What the settings leave open, apart from what is timed; each choice is told with its reason."""
+        settings, dataset = self.settings, self.dataset
+        architecture = models.load(settings.arch)
+        size, size_reason = defaults.choose_size(settings.size, list(architecture.SIZES), dataset.train.num_tokens)
+        model_config = {
+            **architecture.SIZES[size],
+            **{k: v for k, v in settings.model.model_dump(exclude={"dropout"}).items() if v is not None},
+            "model_type": settings.arch,
+            "vocab_size": dataset.vocab_size,
+            "max_position_embeddings": settings.context,
+        }
+        config = architecture.Config.from_dict(model_config)
+        num_parameters = models.num_parameters(config)
+        horizon = defaults.choose_horizon(
+            num_parameters=num_parameters,
+            num_tokens=dataset.train.num_tokens,
+            context=settings.context,
+            batch_size=settings.batch_size,
+            steps=settings.steps,
+            time_s=settings.time,
+        )
+        dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
+        share = muon.flops_share(config, horizon.batch_size * settings.context)
+        optimizer, optimizer_reason = defaults.choose_optimizer(settings.optimizer, share)
+        reasons = [
+            f"{size_reason}: {num_parameters:,} parameters ({settings.arch}, {dataset.vocab_size:,} tokens)",
+            *horizon.reasons,
+            dropout_reason,
+            optimizer_reason,
+        ]
+        for number, reason in enumerate(reasons, start=1):
+            self.report.note(f"  {number}. {reason}")
+        return {
+            "model_config": model_config,
+            "num_parameters": num_parameters,
+            "dropout": dropout,
+            "batch_size": horizon.batch_size,
+            "steps": horizon.steps,
+            "expected_tokens": horizon.tokens,
+            "optimizer": optimizer,
+            "reasons": reasons,
+        }
+
+    def _build_model(self) -> nn.Module:
+        architecture = models.load(self.settings.arch)
+        config = architecture.Config.from_dict(self.choices["model_config"])
+        model: nn.Module = architecture.Model(config, dropout=self.choices["dropout"])
+        model.init_weights(torch.Generator().manual_seed(self.settings.seed))
+        model.to(self.device)
+        return recompute_blocks(model) if self.settings.machine.recompute else model
+
+    def _probe(self) -> dict[str, Any]:
+        """Time the candidates on the first step's sequences."""
+        wanted, batch_size = self.settings.machine, self.choices["batch_size"]
+        batch = self.windows.batch(0)
+        free = {name for name in ("precision", "compile") if getattr(wanted, name) == "auto"}
+        free |= {"num_threads"} if wanted.threads is None else set()
+        free |= {"micro_batch"} if wanted.micro_batch is None else set()
+        start = Choices(
+            precision="fp32" if wanted.precision == "auto" else wanted.precision,
+            num_threads=wanted.threads or machine.usable_cores(),
+            micro_batch=wanted.micro_batch or self._largest_micro_batch(batch_size),
+            compile=wanted.compile == "yes",
+        )
+        if batch_size % start.micro_batch:
+            raise ConfigError(f"machine.micro_batch {start.micro_batch} must divide the batch of {batch_size} sequences")
+        micro = to_micro_batch(batch.input_ids, batch.targets, self.dataset.eot_id, self.device)
+        probe = Probe(self.model.train(), next_token_loss, micro)
+        chosen, reason = probe.choose(start, free=free, expected_tokens=self.choices["expected_tokens"])
+        self.report.note(f"  {len(self.choices['reasons']) + 1}. timed on this machine: {reason}")
+        return {**chosen.as_dict(), "timing": reason}
+
+    def _largest_micro_batch(self, batch_size: int) -> int:
+        """The largest power-of-two part of the batch whose logits stay below 512 MB."""
+        size = batch_size
+        while size % 2 == 0 and size * self.settings.context * self.dataset.vocab_size * 4 > 512e6:
+            size //= 2
+        return size
+
+    # ------------------------------------------------------------ the run directory
+
+    def _create_run_folder(self) -> RunRecord:
+        settings = self.settings
+        assert settings.data is not None
+        self.choices |= self._probe()
+        record = RunRecord(
+            settings=settings.model_dump(mode="json"),
+            choices=self.choices,
+            versions={"inkling": inkling.__version__, "torch": torch.__version__, "python": machine.python_version()},
+            hardware=machine.summary(),
+            data={"folder": str(settings.data.resolve()), "manifest_sha256": manifest_hash(settings.data)},
+            tokenizer_sha256=self.tokenizer.sha256,
+            num_parameters=self.choices["num_parameters"],
+        )
+        with files.new_folder(self.run) as folder:
+            checkpoint.save_model(folder, self.model, self.tokenizer)
+            checkpoint.write_run(folder, record)
+        return record
+
+    # ------------------------------------------------------------ training
+
+    def train(self) -> RunRecord:
+        """Train to the end or to an interruption; returns the record, whose status says which."""
+        with threads(self.choices["num_threads"]), deterministic():
+            session = self._session()
+            resumed = session.restore()
+            log = session.log
+            log.session_starts(f"{self.run.name} | inkling {inkling.__version__} | torch {torch.__version__} | "
+                               f"{'resumed' if resumed else 'new'} at step {session.trainer.state.step}")
+            for reason in [*self.choices["reasons"], self.choices["timing"]]:
+                log.line(reason)
+            try:
+                stop = session.work()
+                if stop != "signal":
+                    self._finish(session)
+            finally:
+                log.close()
+        return self.record
+
+    def _session(self) -> Session:
+        settings, choices = self.settings, self.choices
+        optimizer_module = optim.load(choices["optimizer"])
+        optimizer = optimizer_module.build(parameter_groups(self.model), getattr(settings, choices["optimizer"]))
+        task = pretraining_task(
+            self.windows,
+            batch_size=choices["batch_size"],
+            micro_batch=choices["micro_batch"],
+            context=settings.context,
+            seed=settings.seed,
+            device=self.device,
+            compile_loss=choices["compile"],
+        )
+        loop = settings.loop
+        if loop.eval_every is None and choices["steps"] is not None:
+            loop = loop.model_copy(update={"eval_every": max(1, choices["steps"] // 20)})
+        trainer = Trainer(
+            self.model,
+            optimizer,
+            task,
+            Limits(choices["steps"], settings.time),
+            loop,
+            settings.schedule,
+            settings.guard,
+            precision=choices["precision"],
+            average=WeightAverage(self.model, settings.average) if settings.average.decay else None,
+        )
+        batches = self._validation_batches(settings.log.eval_tokens)
+        return Session(
+            self.run,
+            self.record,
+            trainer,
+            settings.checkpoint,
+            RunLog(self.run, tensorboard=settings.log.tensorboard, from_step=self._resume_step()),
+            log_every=loop.log_every,
+            steps_per_epoch=self.windows.windows_per_epoch / choices["batch_size"],
+            evaluate=lambda: self.evaluate_fn(self.model, batches),
+            sample=self._sample,
+            on_progress=self._show,
+        )
+
+    def _validation_batches(self, max_tokens: int | None) -> list[Batch]:
+        """Batches over the validation split: all of it, or portions evenly spread over it."""
+        context, micro_batch = self.settings.context, max(1, min(16, self.choices["micro_batch"]))
+        batches = list(sequential_windows(self.dataset.validation, context, micro_batch, self.dataset.eot_id))
+        if max_tokens is None:
+            return batches
+        every = max(1, -(-self.dataset.validation.num_tokens // max_tokens))
+        return batches[::every]
+
+    def _sample(self) -> str | None:
+        log = self.settings.log
+        return self.sample_fn(self.model, self.tokenizer, log.prompt, log.sample_tokens) if log.samples else None
+
+    def _show(self, trainer: Trainer, report: StepReport, eta: str) -> None:
+        best = trainer.state.best_loss
+        detail = f"loss {report.loss_average:.4f}"
+        detail += "" if best is None else f"  val {best:.4f}"
+        detail += f"  {report.tokens_per_s:,.0f} tok/s  eta {eta}"
+        self.report("training", trainer.progress, 1.0, detail)
+
+    # ------------------------------------------------------------ after training
+
+    def _finish(self, session: Session) -> None:
+        """Score the best weights over the whole validation split and draw the curve."""
+        weights, _ = checkpoint.read_tensors(self.run / checkpoint.WEIGHTS_FILE, verify=True)
+        with torch.no_grad():
+            self.model.load_state_dict({name: tensor.to(self.device) for name, tensor in weights.items()})
+        scores = self.evaluate_fn(self.model, self._validation_batches(None))
+        state = session.trainer.state
+        self.record.results |= {"validation": scores, "best_step": state.best_step}
+        title = f"{self.run.name}: {self.settings.arch}, {self.record.num_parameters / 1e6:.1f} M parameters"
+        plot_losses(self.run, title)
+        checkpoint.write_run(self.run, self.record)
+
+
+def manifest_hash(data: Path) -> str:
+    """SHA-256 of the data folder's manifest, which itself names the hash of each shard."""
+    return hashlib.sha256((data / "manifest.json").read_bytes()).hexdigest()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device to compute on; `auto` takes CUDA, else MPS, else the CPU. Raises ConfigError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"machine.device {name!r} cannot be used: {reason}. Run: inkling doctor") from None
+    return device
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Let every operation give the same bits each time, where the device can: an exact resume rests on it."""
+    before = torch.are_deterministic_algorithms_enabled()
+    fill_before = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill_before  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- finding runs
+
+
+def new_run_path(settings: TrainSettings) -> Path:
+    """Where a new run goes: a folder that does not exist yet, so that no run is ever overwritten."""
+    assert settings.data is not None
+    wanted = settings.out or Path("runs") / settings.data.resolve().name
+    path, number = wanted, 1
+    while path.exists() and any(path.iterdir()):
+        number += 1
+        path = wanted.with_name(f"{wanted.name}-{number}")
+    return path
+
+
+def unfinished_runs(folder: Path) -> list[Path]:
+    """Runs below `folder` that could be resumed, the most recent last."""
+    found = []
+    for path in folder.glob(f"*/{checkpoint.RUN_FILE}"):
+        try:
+            if checkpoint.read_run(path.parent).status != "finished":
+                found.append(path)
+        except CheckpointError:
+            continue
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+_CHANGEABLE = {"steps", "time", "resume", "out", "data", "config", "debug", "as_json", "preset"}
+
+
+def resumed_settings(record: RunRecord, asked: TrainSettings) -> TrainSettings:
+    """The settings of a stored run, with a new length where one was asked for.
+
+    Raises ConfigError for any other setting that differs: it would make the resumed run another run.
+    """
+    stored = TrainSettings(**record.settings)
+    differing = [
+        name
+        for name in asked.model_fields_set - _CHANGEABLE
+        if getattr(asked, name) != getattr(stored, name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"a resumed run keeps its settings; {', '.join(sorted(differing))} cannot change. "
+            "Leave it out, or start a new run with --no-resume"
+        )
+    if asked.steps is not None:
+        record.choices["steps"] = asked.steps
+    changes = {name: getattr(asked, name) for name in ("steps", "time") if getattr(asked, name) is not None}
+    return stored.model_copy(update={**changes, "data": Path(record.data["folder"])})

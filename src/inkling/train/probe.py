@@ -1,0 +1,159 @@
+"""Times this model on this machine and chooses precision, threads, micro-batch and compilation.
+
+Guessing is wrong too often: bf16 is up to six times faster on large matrices and slower on small ones, and two
+threads on a half-busy machine can be eight times slower than one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inkling.train.loop import MicroBatch
+from inkling.train.precision import PrecisionName, autocast
+
+LossFn = Callable[[nn.Module, MicroBatch], Tensor]
+
+_TIMED_RUNS = 3
+_MIN_GAIN = 1.05
+"""A choice that departs from the plain one must be this much faster: less is within the noise."""
+COMPILE_WORTH_S = 300.0
+"""Compiling takes about half a minute; it is tried on runs expected to take longer than this."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen by timing. Stored with the run: a resumed run must compute the same numbers.
+
+    Attributes:
+        micro_batch: Sequences in one forward and backward pass.
+        tokens_per_s: Measured with these choices, forward and backward.
+    """
+
+    precision: PrecisionName
+    num_threads: int
+    micro_batch: int
+    compile: bool = False
+    tokens_per_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+class Probe:
+    """Measures candidates one by one, always against the best so far.
+
+    Args:
+        model: Its weights are left alone; gradients are cleared.
+        loss_fn: The stage's loss.
+        batch: One step's sequences, on the model's device: `input_ids` and `targets` (B, T).
+        max_seconds: Stop trying further candidates after this time.
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn, batch: MicroBatch, *, max_seconds: float = 20.0) -> None:
+        self.model = model
+        self.loss_fn = loss_fn
+        self.batch = batch
+        self.device = batch.input_ids.device
+        self.deadline_s = time.monotonic() + max_seconds
+        self.measured: dict[Choices, float] = {}
+
+    def choose(self, start: Choices, *, free: set[str], expected_tokens: float) -> tuple[Choices, str]:
+        """The fastest choices reachable from `start` by changing what is `free`, and a line that says why.
+
+        Args:
+            start: Holds what the user fixed, and the plain choice for the rest.
+            free: Names of the fields of `Choices` that may be changed.
+            expected_tokens: Tokens that the run will train on, to see whether compiling can pay.
+        """
+        best = start
+        self._time(best)
+        if "num_threads" in free and self.device.type == "cpu" and start.num_threads > 1:
+            best = self._better(best, replace(best, num_threads=1))
+        if "precision" in free:
+            names: list[PrecisionName] = ["bf16", "fp16"] if self.device.type == "cuda" else ["bf16"]
+            for name in names:
+                best = self._better(best, replace(best, precision=name))
+        if "micro_batch" in free:
+            best = self._search_micro_batch(best)
+        if "compile" in free and expected_tokens / self.measured[best] > COMPILE_WORTH_S:
+            best = self._try_compile(best)
+        best = replace(best, tokens_per_s=self.measured[best])
+        return best, self._explain(best)
+
+    def _search_micro_batch(self, best: Choices) -> Choices:
+        size = best.micro_batch
+        while size % 2 == 0 and size > 1:
+            size //= 2
+            better = self._better(best, replace(best, micro_batch=size))
+            if better is best:
+                break
+            best = better
+        return best
+
+    def _try_compile(self, best: Choices) -> Choices:
+        candidate = replace(best, compile=True)
+        try:
+            return self._better(best, candidate)
+        except Exception:  # no compiler, no Triton, an unsupported operator: torch raises many kinds
+            return best
+
+    def _better(self, best: Choices, candidate: Choices) -> Choices:
+        if time.monotonic() > self.deadline_s:
+            return best
+        return candidate if self._time(candidate) > _MIN_GAIN * self.measured[best] else best
+
+    def _time(self, choices: Choices) -> float:
+        """Tokens per second of forward and backward with `choices`: the best of a few runs."""
+        batch = _first(self.batch, choices.micro_batch)
+        loss_fn = torch.compile(self.loss_fn) if choices.compile else self.loss_fn
+        with threads(choices.num_threads):
+            self._pass(loss_fn, batch, choices.precision)
+            seconds = min(self._pass(loss_fn, batch, choices.precision) for _ in range(_TIMED_RUNS))
+        self.measured[choices] = batch.input_ids.numel() / seconds
+        return self.measured[choices]
+
+    def _pass(self, loss_fn: LossFn, batch: MicroBatch, precision: PrecisionName) -> float:
+        started_s = time.perf_counter()
+        with autocast(self.device, precision):
+            loss = loss_fn(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.model.zero_grad(set_to_none=True)
+        return time.perf_counter() - started_s
+
+    def _explain(self, best: Choices) -> str:
+        def short(choices: Choices) -> str:
+            compiled = ", compiled" if choices.compile else ""
+            return (
+                f"{choices.precision}, {choices.num_threads} threads, micro-batch {choices.micro_batch}{compiled} "
+                f"{self.measured[choices]:,.0f} tokens/s"
+            )
+
+        chosen = replace(best, tokens_per_s=0.0)
+        others = "; ".join(short(choices) for choices in self.measured if choices != chosen)
+        return f"{short(chosen)}" + (f" (slower: {others})" if others else "")
+
+
+def _first(batch: MicroBatch, num_sequences: int) -> MicroBatch:
+    segments = None if batch.segment_ids is None else batch.segment_ids[:num_sequences]
+    return MicroBatch(batch.input_ids[:num_sequences], batch.targets[:num_sequences], segments)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with this many CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

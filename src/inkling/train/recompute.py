@@ -1,0 +1,19 @@
+"""Activation checkpointing, `model -> model`: forget each block's activations, compute them again for the gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute_blocks(model: nn.Module) -> nn.Module:
+    """Recompute every block of the model's stack in the backward pass.
+
+    Costs about a third more time; saves all activations but one (B, T, C) tensor per block. The numbers stay the same.
+    """
+    for stack in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
+        for block in stack:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    return model

@@ -1,0 +1,136 @@
+"""The settings of `inkling train`. Each section is declared next to what it builds and gathered here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import model_validator
+
+from inkling.config import CommandSettings, Duration, Field, Positional, Section, SettingsConfigDict
+from inkling.optim import adamw, muon
+from inkling.optim._ema import AverageSettings
+from inkling.optim._schedule import ScheduleSettings
+from inkling.train.guard import GuardSettings
+from inkling.train.loop import LoopSettings
+from inkling.train.session import CheckpointSettings
+
+
+class ModelSettings(Section):
+    """Changes to the named size. Keys are those of the architecture's config.json."""
+
+    hidden_size: int | None = Field(None, ge=8)
+    """Width."""
+    num_hidden_layers: int | None = Field(None, ge=1)
+    """Depth."""
+    num_attention_heads: int | None = Field(None, ge=1)
+    """Query heads."""
+    num_key_value_heads: int | None = Field(None, ge=1)
+    """Key and value heads; fewer than query heads save memory when generating."""
+    head_dim: int | None = Field(None, ge=2)
+    """Size of a head."""
+    intermediate_size: int | None = Field(None, ge=8)
+    """Width of the feed-forward layers."""
+    tie_word_embeddings: bool | None = None
+    """Use the embedding matrix as the output head too."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Share of activations dropped in training. Default: 0 below four passes over the text, 0.1 from there."""
+
+
+class MachineSettings(Section):
+    """How to compute. `auto` times the candidates on this machine and keeps the fastest."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1 or mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the forward and backward pass; weights and optimizer state are always fp32."""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """torch.compile. `auto` tries it where the run is long enough to pay for it."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads. Default: timed."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Sequences in one forward and backward pass; it must divide the batch. Default: timed."""
+    recompute: bool = False
+    """Activation checkpointing: about a third slower, far less memory."""
+
+
+class LogSettings(Section):
+    """What is written while training."""
+
+    tensorboard: bool = False
+    """Also write TensorBoard events into the run directory (pip install 'inkling-lm[tensorboard]')."""
+    samples: bool = True
+    """Write a sample at each evaluation to samples.txt."""
+    prompt: str = ""
+    """What the samples begin with."""
+    sample_tokens: int = Field(128, ge=1)
+    """Length of a sample, in tokens."""
+    eval_tokens: int = Field(262_144, ge=1)
+    """Validation tokens of an evaluation during training; the last one takes the whole split."""
+
+
+class TrainSettings(CommandSettings):
+    """Train a model on a data folder, or resume a run.
+
+    What is not given is chosen: size and horizon from the amount of text, the rest from the size, precision and
+    threads by timing. Each choice is printed with its reason.
+
+    Example: inkling train data/notes --time 10m
+    Example: inkling train data/notes --size 10m --steps 2000 --optimizer adamw --adamw.lr 1e-3
+    Example: inkling train --resume
+    """
+
+    model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    data: Positional[Path | None] = None
+    """Data folder made by `inkling prep`. Not needed with --resume."""
+    out: Path | None = None
+    """Run directory. Default: runs/<name of the data folder>."""
+    preset: str | None = None
+    """A named group of settings that was run and measured; anything given beside it wins."""
+    arch: str = "qwen3"
+    """Architecture: a file in inkling/models (see `inkling models`)."""
+    size: str = "auto"
+    """Named size (see `inkling models`), or auto: chosen from the amount of text."""
+    context: int = Field(256, ge=2)
+    """Tokens that the model sees at once."""
+    batch_size: int | None = Field(None, ge=1)
+    """Sequences per step. Default: derived from the tokens to train on."""
+    steps: int | None = Field(None, ge=1)
+    """Length of the run in steps. Default: derived, unless --time is given."""
+    time: Duration | None = None
+    """Length of the run in time, such as 90s, 10m or 2h; the schedule follows the clock."""
+    seed: int = Field(1, ge=0)
+    """Seed of weights, data order and dropout."""
+    resume: bool | None = None
+    """Continue an interrupted run; --no-resume starts a new one beside it. Default: ask, on a terminal."""
+    optimizer: Literal["auto", "muon", "adamw"] = "auto"
+    """auto takes Muon where its own cost stays below that of the model's matrix products."""
+    as_json: bool = False
+    """Print one JSON object with the results on standard output."""
+
+    model: ModelSettings = ModelSettings()
+    muon: muon.Config = muon.Config()
+    adamw: adamw.Config = adamw.Config()
+    schedule: ScheduleSettings = ScheduleSettings()
+    average: AverageSettings = AverageSettings()
+    loop: LoopSettings = LoopSettings()
+    guard: GuardSettings = GuardSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    machine: MachineSettings = MachineSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _data_or_resume(self) -> TrainSettings:
+        if self.data is None and not self.resume:
+            raise ValueError("give a data folder, or --resume to continue the last interrupted run")
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batch_divides(self) -> TrainSettings:
+        micro_batch = self.machine.micro_batch
+        if micro_batch and self.batch_size and self.batch_size % micro_batch:
+            raise ValueError(f"machine.micro_batch {micro_batch} must divide batch_size {self.batch_size}")
+        return self
