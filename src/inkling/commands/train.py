@@ -38,9 +38,7 @@ def start_or_resume(settings: Settings, progress: LiveProgress) -> tuple[Path, R
     else:
         path, record = new_run_path(settings), None
         progress.note(f"new run {path}")
-    work = PretrainingRun(
-        path, settings, record, evaluate_fn=evaluate_batches, sample_fn=write_sample, report=progress
-    )
+    work = PretrainingRun(path, settings, record, evaluate_fn=evaluate_batches, sample_fn=write_sample, report=progress)
     return path, work.train()
 
 
@@ -90,7 +88,9 @@ def _resumable(path: Path, settings: Settings) -> Path:
 def _latest_unfinished() -> Path:
     found = unfinished_runs(Path("runs"))
     if not found:
-        raise CheckpointError("there is no interrupted run in runs/. Name one with --out, or start one with a data folder")
+        raise CheckpointError(
+            "there is no interrupted run in runs/. Name one with --out, or start one with a data folder"
+        )
     return found[-1]
 
 
@@ -98,7 +98,7 @@ def _ask(path: Path, record: RunRecord, settings: Settings) -> Path | None:
     step = record.sessions[-1].get("to_step", "unknown") if record.sessions else 0
     if not sys.stdin.isatty() or settings.as_json:
         raise ConfigError(
-            f"{path} is an interrupted run (step {step}): add --resume to go on with it, or --no-resume to start another"
+            f"{path} is an interrupted run (step {step}): add --resume to go on, or --no-resume to start another"
         )
     answer = input(f"{path} is an interrupted run (step {step}). Go on with it? [Y/n] ")
     return None if answer.strip().lower().startswith("n") else path

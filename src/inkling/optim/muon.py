@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from inkling.config import Field, Section
 from inkling.optim._groups import Group
@@ -124,7 +125,7 @@ class Muon(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         states = [self.state[parameter] for parameter in parameters]
-        torch.optim.adamw.adamw(
+        adamw(
             parameters,
             [parameter.grad for parameter in parameters],
             [state["exp_avg"] for state in states],

@@ -1,4 +1,4 @@
-"""From settings to a finished run: choose, build, probe, train, evaluate. `inkling train` and `inkling demo` call it."""
+"""From settings to a finished run: choose, build, probe, train, evaluate."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PretrainingRun:
         self.record = record if record is not None else self._create_run_folder()
         if record is not None and record.data["manifest_sha256"] != manifest_hash(settings.data):
             raise CheckpointError(
-                f"the data folder {settings.data} has changed since {run} began; prepare it as it was, or start a new run"
+                f"the data folder {settings.data} has changed since {run} began; start a new run with --no-resume"
             )
 
     # ------------------------------------------------------------ choices
@@ -101,7 +101,7 @@ class PretrainingRun:
         size, size_reason = defaults.choose_size(settings.size, list(architecture.SIZES), dataset.train.num_tokens)
         model_config = {
             **architecture.SIZES[size],
-            **{k: v for k, v in settings.model.model_dump(exclude={"dropout"}).items() if v is not None},
+            **settings.model.model_dump(exclude={"dropout"}, exclude_none=True),
             "model_type": settings.arch,
             "vocab_size": dataset.vocab_size,
             "max_position_embeddings": settings.context,
@@ -117,7 +117,7 @@ class PretrainingRun:
             time_s=settings.time,
         )
         dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
-        share = muon.flops_share(config, horizon.batch_size * settings.context)
+        share = muon.flops_share(_block_matrices(config), horizon.batch_size * settings.context)
         optimizer, optimizer_reason = defaults.choose_optimizer(settings.optimizer, share)
         reasons = [
             f"{size_reason}: {num_parameters:,} parameters ({settings.arch}, {dataset.vocab_size:,} tokens)",
@@ -141,7 +141,7 @@ class PretrainingRun:
     def _build_model(self) -> nn.Module:
         architecture = models.load(self.settings.arch)
         config = architecture.Config.from_dict(self.choices["model_config"])
-        model: nn.Module = architecture.Model(config, dropout=self.choices["dropout"])
+        model = architecture.Model(config, dropout=self.choices["dropout"])
         model.init_weights(torch.Generator().manual_seed(self.settings.seed))
         model.to(self.device)
         return recompute_blocks(model) if self.settings.machine.recompute else model
@@ -160,7 +160,9 @@ class PretrainingRun:
             compile=wanted.compile == "yes",
         )
         if batch_size % start.micro_batch:
-            raise ConfigError(f"machine.micro_batch {start.micro_batch} must divide the batch of {batch_size} sequences")
+            raise ConfigError(
+                f"machine.micro_batch {start.micro_batch} must divide the batch of {batch_size} sequences"
+            )
         micro = to_micro_batch(batch.input_ids, batch.targets, self.dataset.eot_id, self.device)
         probe = Probe(self.model.train(), next_token_loss, micro)
         chosen, reason = probe.choose(start, free=free, expected_tokens=self.choices["expected_tokens"])
@@ -202,8 +204,10 @@ class PretrainingRun:
             session = self._session()
             resumed = session.restore()
             log = session.log
-            log.session_starts(f"{self.run.name} | inkling {inkling.__version__} | torch {torch.__version__} | "
-                               f"{'resumed' if resumed else 'new'} at step {session.trainer.state.step}")
+            log.session_starts(
+                f"{self.run.name} | inkling {inkling.__version__} | torch {torch.__version__} | "
+                f"{'resumed' if resumed else 'new'} at step {session.trainer.state.step}"
+            )
             for reason in [*self.choices["reasons"], self.choices["timing"]]:
                 log.line(reason)
             try:
@@ -247,7 +251,7 @@ class PretrainingRun:
             self.record,
             trainer,
             settings.checkpoint,
-            RunLog(self.run, tensorboard=settings.log.tensorboard, from_step=self._resume_step()),
+            RunLog(self.run, tensorboard=settings.log.tensorboard),
             log_every=loop.log_every,
             steps_per_epoch=self.windows.windows_per_epoch / choices["batch_size"],
             evaluate=lambda: self.evaluate_fn(self.model, batches),
@@ -288,6 +292,13 @@ class PretrainingRun:
         title = f"{self.run.name}: {self.settings.arch}, {self.record.num_parameters / 1e6:.1f} M parameters"
         plot_losses(self.run, title)
         checkpoint.write_run(self.run, self.record)
+
+
+def _block_matrices(config: models.ModelConfig) -> list[tuple[int, ...]]:
+    """Shapes of the matrices that Muon would update. Allocates nothing."""
+    with torch.device("meta"):
+        model = models.load(config.model_type).Model(config)
+    return [tuple(p.shape) for group in parameter_groups(model) if group.role == "matrices" for p in group.parameters]
 
 
 def manifest_hash(data: Path) -> str:
@@ -357,11 +368,7 @@ def resumed_settings(record: RunRecord, asked: TrainSettings) -> TrainSettings:
     Raises ConfigError for any other setting that differs: it would make the resumed run another run.
     """
     stored = TrainSettings(**record.settings)
-    differing = [
-        name
-        for name in asked.model_fields_set - _CHANGEABLE
-        if getattr(asked, name) != getattr(stored, name)
-    ]
+    differing = [name for name in asked.model_fields_set - _CHANGEABLE if getattr(asked, name) != getattr(stored, name)]
     if differing:
         raise ConfigError(
             f"a resumed run keeps its settings; {', '.join(sorted(differing))} cannot change. "

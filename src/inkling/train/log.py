@@ -22,16 +22,13 @@ class RunLog:
     Args:
         run: Run directory.
         tensorboard: Write TensorBoard events under `run/tensorboard` too.
-        from_step: Metrics after this step belong to work that was lost with a crash; they are cut off.
     """
 
-    def __init__(self, run: Path, *, tensorboard: bool = False, from_step: int = 0) -> None:
+    def __init__(self, run: Path, *, tensorboard: bool = False) -> None:
         self.run = run
-        if (run / METRICS_FILE).exists():
-            _cut_metrics(run / METRICS_FILE, from_step)
         self._text = (run / LOG_FILE).open("a", encoding="utf-8", newline="\n")
         self._metrics = (run / METRICS_FILE).open("a", encoding="utf-8", newline="\n")
-        self._events = _open_tensorboard(run / "tensorboard", from_step) if tensorboard else None
+        self._events = _open_tensorboard(run / "tensorboard") if tensorboard else None
 
     def line(self, text: str, level: str = "INFO") -> None:
         """One dated line in training.log."""
@@ -58,6 +55,14 @@ class RunLog:
             for name, value in clean.items():
                 if isinstance(value, (int, float)):
                     self._events.add_scalar(name, value, step)
+
+    def go_back_to(self, step: int) -> None:
+        """Cut off the metrics after `step`: they belong to work that was lost or undone, and will be done again."""
+        self._metrics.close()
+        path = self.run / METRICS_FILE
+        kept = [json.dumps(values) + "\n" for values in _whole_lines(path) if values["step"] <= step]
+        files.write_text(path, "".join(kept))
+        self._metrics = path.open("a", encoding="utf-8", newline="\n")
 
     def sample(self, step: int, text: str) -> None:
         """One text that the model wrote after `step` steps."""
@@ -86,21 +91,16 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
             return
 
 
-def _cut_metrics(path: Path, from_step: int) -> None:
-    kept = [json.dumps(values) + "\n" for values in _whole_lines(path) if values["step"] <= from_step]
-    files.write_text(path, "".join(kept))
-
-
 def _is_not_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _open_tensorboard(folder: Path, from_step: int) -> Any:
+def _open_tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # an extra
     except ImportError:
         raise MissingExtraError("tensorboard", "tensorboard", "--log.tensorboard") from None
-    return SummaryWriter(str(folder), purge_step=from_step)
+    return SummaryWriter(str(folder))
 
 
 def plot_losses(run: Path, title: str) -> Path:

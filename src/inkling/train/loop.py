@@ -259,7 +259,7 @@ class Trainer:
         for batch in self.task.batch_fn(self.state.step):
             with autocast(self.device, self.precision):
                 loss = self.task.loss_fn(self.model, batch) / self.task.tokens_per_step
-            self._scaler.scale(loss).backward()
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total.item()
 

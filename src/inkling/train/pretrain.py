@@ -45,7 +45,14 @@ def next_token_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
 
 
 def pretraining_task(
-    windows: PackedWindows, *, batch_size: int, micro_batch: int, context: int, seed: int, device: torch.device
+    windows: PackedWindows,
+    *,
+    batch_size: int,
+    micro_batch: int,
+    context: int,
+    seed: int,
+    device: torch.device,
+    compile_loss: bool = False,
 ) -> Task:
     """The loop's task: `batch_size` windows of `context` tokens a step, in portions of `micro_batch`."""
 
@@ -55,4 +62,5 @@ def pretraining_task(
             rows = slice(start, start + micro_batch)
             yield to_micro_batch(batch.input_ids[rows], batch.targets[rows], windows.eot_id, device)
 
-    return Task(micro_batches, next_token_loss, tokens_per_step=batch_size * context, seed=seed)
+    loss_fn = torch.compile(next_token_loss) if compile_loss else next_token_loss
+    return Task(micro_batches, loss_fn, tokens_per_step=batch_size * context, seed=seed)

@@ -219,13 +219,10 @@ class Session:
         step = self.trainer.state.step
         if epoch is None and step == self._saved_step:
             return
-        tensors, counters = flatten_state(self.trainer.optimizer, self.trainer.model)
-        tensors = {_OPTIMIZER_PREFIX + name: tensor for name, tensor in tensors.items()}
+        tensors = _prefixed(_OPTIMIZER_PREFIX, flatten_state(self.trainer.optimizer, self.trainer.model))
         if self.trainer.average is not None:
-            averages = self.trainer.average.weights()
-            tensors |= {_AVERAGE_PREFIX + name: tensor for name, tensor in averages.items()}
-        values = {**self.trainer.values(), "optimizer": counters}
-        state = TrainingState(step=step, values=values, tensors=tensors)
+            tensors |= _prefixed(_AVERAGE_PREFIX, self.trainer.average.state())
+        state = TrainingState(step=step, values=self.trainer.values(), tensors=tensors)
         kind, name = ("step", f"step-{step:06d}") if epoch is None else ("epoch", f"epoch-{epoch:03d}-step-{step:06d}")
         checkpoint.save_checkpoint(self.run_path, name, self.trainer.model.state_dict(), state)
         keep = self.settings.keep_steps if epoch is None else self.settings.keep_epochs
@@ -244,21 +241,11 @@ class Session:
         device = trainer.device
         with torch.no_grad():
             trainer.model.load_state_dict({name: tensor.to(device) for name, tensor in weights.items()})
-        tensors = {
-            name.removeprefix(_OPTIMIZER_PREFIX): tensor
-            for name, tensor in state.tensors.items()
-            if name.startswith(_OPTIMIZER_PREFIX)
-        }
-        restore_state(trainer.optimizer, trainer.model, tensors, state.values["optimizer"])
+        restore_state(trainer.optimizer, trainer.model, _without_prefix(_OPTIMIZER_PREFIX, state.tensors))
         if trainer.average is not None:
-            trainer.average.load(
-                {
-                    name.removeprefix(_AVERAGE_PREFIX): tensor
-                    for name, tensor in state.tensors.items()
-                    if name.startswith(_AVERAGE_PREFIX)
-                }
-            )
+            trainer.average.restore(_without_prefix(_AVERAGE_PREFIX, state.tensors))
         trainer.restore(state.values)
+        self.log.go_back_to(state.step)
         self._saved_step, self._saved_s = state.step, time.monotonic()
         return True
 
@@ -282,6 +269,14 @@ class Session:
         )
 
 
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 # ---------------------------------------------------------------- the machine around it
 
 
@@ -292,7 +287,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, frame: Any) -> None:
         requested.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set
