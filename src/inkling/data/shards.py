@@ -1,0 +1,183 @@
+"""The data folder on disk: token shards, their document ends, and the manifest that makes them one whole.
+
+`NNNNN.bin` holds headerless little-endian token ids, `NNNNN.idx` the end of each document in tokens (uint64) from the
+start of its shard; validation shards begin with `val-`. `manifest.json` is written last: a folder without it is unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from inkling import files
+from inkling.errors import DataError, TokenizerError
+from inkling.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+SplitName = Literal["train", "validation"]
+_PREFIX: dict[SplitName, str] = {"train": "", "validation": "val-"}
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard, as the manifest names it. `num_bytes` counts UTF-8 bytes of text, without document ends."""
+
+    name: str
+    num_documents: int
+    num_tokens: int
+    num_bytes: int
+    sha256: str
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """uint16 up to 65,536 tokens, uint32 above; little-endian."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def shard_name(split: SplitName, number: int) -> str:
+    """File name of a shard, without suffix."""
+    return f"{_PREFIX[split]}{number:05d}"
+
+
+def write_shard(
+    folder: Path, name: str, documents: Sequence[np.ndarray], num_bytes: int, dtype: np.dtype[Any]
+) -> ShardInfo:
+    """Write one shard, whole or not at all.
+
+    Args:
+        documents: Token ids of each document, its end-of-text token included.
+        num_bytes: UTF-8 bytes of their text.
+    """
+    tokens = np.concatenate(documents).astype(dtype) if documents else np.empty(0, dtype)
+    ends = np.cumsum([len(document) for document in documents], dtype="<u8")
+    files.write_file(folder / f"{name}.bin", lambda path: path.write_bytes(tokens.tobytes()))
+    files.write_file(folder / f"{name}.idx", lambda path: path.write_bytes(ends.astype("<u8").tobytes()))
+    digest = hashlib.sha256(tokens.tobytes()).hexdigest()
+    return ShardInfo(name, len(documents), len(tokens), num_bytes, digest)
+
+
+class TokenSplit:
+    """The tokens of one split, memory-mapped, as one sequence over its shards."""
+
+    def __init__(self, folder: Path, shards: list[ShardInfo], dtype: np.dtype[Any]) -> None:
+        self._shards = [_map(folder / f"{shard.name}.bin", shard.num_tokens, dtype) for shard in shards]
+        self._starts = np.cumsum([0, *(shard.num_tokens for shard in shards)], dtype=np.int64)
+        ends = [_map(folder / f"{shard.name}.idx", shard.num_documents, np.dtype("<u8")) for shard in shards]
+        shifted = [end.astype(np.int64) + start for end, start in zip(ends, self._starts[:-1], strict=True)]
+        self.document_ends: np.ndarray = np.concatenate(shifted) if shifted else np.empty(0, np.int64)
+        """End of each document in tokens, (number of documents)."""
+        self.num_tokens = int(self._starts[-1])
+        self.num_documents = len(self.document_ends)
+        self.num_bytes = sum(shard.num_bytes for shard in shards)
+
+    def tokens(self, start: int, stop: int) -> np.ndarray:
+        """Token ids from `start` to `stop`, (stop - start), across shards."""
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        pieces = []
+        while start < stop:
+            shard_start = self._starts[first]
+            end = min(stop, self._starts[first + 1])
+            pieces.append(self._shards[first][start - shard_start : end - shard_start])
+            start, first = end, first + 1
+        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+
+class Dataset:
+    """A finished data folder."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.tokenizer_sha256: str = manifest["tokenizer_sha256"]
+        self.vocab_size: int = manifest["vocab_size"]
+        self.eot_id: int = manifest["eot_id"]
+        dtype = np.dtype(manifest["dtype"])
+        self.train = TokenSplit(folder, _shards_of(manifest, "train"), dtype)
+        self.validation = TokenSplit(folder, _shards_of(manifest, "validation"), dtype)
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Open a data folder; sizes are checked, checksums are not.
+
+        Raises DataError when it is missing, unfinished, of another version or damaged.
+        """
+        if not folder.is_dir():
+            raise DataError(f"there is no data folder {folder}. Make one: inkling prep PATH… -o {folder}")
+        path = folder / MANIFEST_FILE
+        if not path.is_file():
+            raise DataError(f"{folder} is unfinished: it has no {MANIFEST_FILE}. Run the same inkling prep again")
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            version = manifest["format_version"]
+            if version != FORMAT_VERSION:
+                raise DataError(f"{folder} has format version {version}, this Inkling reads {FORMAT_VERSION}")
+            return cls(folder, manifest)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({error!r}). Prepare the folder again with --overwrite") from None
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Raises TokenizerError when `tokenizer` is not the one the shards were made with."""
+        if tokenizer.sha256 != self.tokenizer_sha256:
+            raise TokenizerError(
+                f"{self.folder} was made with another tokenizer ({self.tokenizer_sha256[:12]}, this one is "
+                f"{tokenizer.sha256[:12]}). Prepare the text again with this one: inkling prep --tokenizer"
+            )
+
+    def check_checksums(self) -> None:
+        """Raises DataError when a shard's content is not what the manifest says. Reads everything."""
+        for split in _PREFIX:
+            for shard in _shards_of(self.manifest, split):
+                with (self.folder / f"{shard.name}.bin").open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if digest != shard.sha256:
+                    raise DataError(f"{self.folder / shard.name}.bin was altered. Prepare the folder again")
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    tokenizer: Tokenizer,
+    shards: dict[SplitName, list[ShardInfo]],
+    more: dict[str, Any],
+) -> None:
+    """Finish a data folder. `more` tells how it was made: split rule, cleaning, sources."""
+    splits = {
+        split: {
+            "num_documents": sum(shard.num_documents for shard in infos),
+            "num_tokens": sum(shard.num_tokens for shard in infos),
+            "num_bytes": sum(shard.num_bytes for shard in infos),
+            "shards": [asdict(shard) for shard in infos],
+        }
+        for split, infos in shards.items()
+    }
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_sha256": tokenizer.sha256,
+        "eot_id": tokenizer.eot_id,
+        "documents_end_with_eot": True,
+        "splits": splits,
+        **more,
+    }
+    files.write_json(folder / MANIFEST_FILE, manifest)
+
+
+def _shards_of(manifest: dict[str, Any], split: SplitName) -> list[ShardInfo]:
+    return [ShardInfo(**shard) for shard in manifest["splits"][split]["shards"]]
+
+
+def _map(path: Path, count: int, dtype: np.dtype[Any]) -> np.ndarray:
+    size = path.stat().st_size if path.exists() else 0
+    if size != count * dtype.itemsize:
+        raise DataError(
+            f"{path} has {size:,} bytes instead of {count * dtype.itemsize:,}. Prepare the folder again with --overwrite"
+        )
+    return np.memmap(path, dtype, mode="r") if count else np.empty(0, dtype)
