@@ -1,0 +1,82 @@
+"""Causal attention inside documents, with or without a cache.
+
+Shapes: B batch, T time, C hidden, H query heads, K key-value heads, D head size, S slots attended to.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inkling.models._cache import KVCache
+from inkling.models._layers import RotaryTable, rotate
+
+
+def document_mask(segment_ids: Tensor) -> Tensor:
+    """Who sees whom, (B, T) -> (B, T, T): earlier tokens and itself, inside the same document."""
+    T = segment_ids.shape[1]
+    causal = torch.ones(T, T, dtype=torch.bool, device=segment_ids.device).tril()
+    return (segment_ids[:, :, None] == segment_ids[:, None, :]) & causal
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention: (B, H, T, D), (B, K, S, D) twice -> (B, T, H·D).
+
+    Args:
+        mask: True where a query sees a key, broadcastable to (B, H, T, S). None: causal for more than one query,
+            everything for a single one.
+    """
+    B, H, T, D = queries.shape
+    mixed = F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=mask is None and T > 1,
+        enable_gqa=keys.shape[1] != H,
+    )
+    return mixed.transpose(1, 2).reshape(B, T, H * D)  # (B, H, T, D) -> (B, T, H·D)
+
+
+class RotaryAttention(nn.Module):
+    """Grouped-query attention with rotary positions, and optionally normalised queries and keys.
+
+    GQA: Ainslie et al. 2023 (arXiv 2305.13245). QK-norm: Henry et al. 2020 (arXiv 2010.04245), per head, before
+    the rotation, as Qwen3 does.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        *,
+        hidden_size: int,
+        num_heads: int,
+        num_key_value_heads: int,
+        head_dim: int,
+        bias: bool,
+        qk_norm_eps: float | None,
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = head_dim
+        self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=bias)
+        self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
+        self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
+        self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=bias)
+        if qk_norm_eps is None:
+            self.q_norm, self.k_norm = nn.Identity(), nn.Identity()
+        else:
+            self.q_norm = nn.RMSNorm(head_dim, eps=qk_norm_eps)
+            self.k_norm = nn.RMSNorm(head_dim, eps=qk_norm_eps)
+
+    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        per_head = (-1, self.head_dim)
+        q = rotate(self.q_norm(self.q_proj(x).unflatten(-1, per_head)), rotary)  # (B, T, C) -> (B, T, H, D)
+        k = rotate(self.k_norm(self.k_proj(x).unflatten(-1, per_head)), rotary)  # (B, T, C) -> (B, T, K, D)
+        v = self.v_proj(x).unflatten(-1, per_head)  # (B, T, C) -> (B, T, K, D)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # -> (B, H or K, T, D)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        return self.o_proj(attend(q, k, v, mask))

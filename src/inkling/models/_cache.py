@@ -1,0 +1,87 @@
+"""Keys and values of the tokens already seen, so that each new token costs one position instead of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class CacheShape(Protocol):
+    """What a cache needs to know about a model; every architecture's `Config` says it."""
+
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_key_value_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+
+
+class KVCache:
+    """Preallocated keys and values of a batch, (L, B, K, S, D) each, filled from slot 0 on.
+
+    All rows advance together. Prompts of different lengths are aligned at their ends: a row may begin with
+    `padding[row]` slots that nothing attends to.
+
+    Args:
+        config: The model's configuration.
+        batch_size: Rows, B.
+        max_length: Slots, S: padding, prompt and completion together.
+        padding: Unused slots at the start of each row, or None when there are none.
+    """
+
+    def __init__(
+        self,
+        config: CacheShape,
+        batch_size: int,
+        max_length: int,
+        *,
+        padding: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        assert padding is None or len(padding) == batch_size
+        shape = (config.num_hidden_layers, batch_size, config.num_key_value_heads, max_length, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.padding = torch.tensor(padding, device=device) if padding is not None and any(padding) else None
+        self.max_length = max_length
+        self.length = 0
+        """Slots filled so far."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one layer's new keys and values, (B, K, T, D), and return all so far, (B, K, length + T, D)."""
+        end = self.length + keys.shape[2]
+        assert end <= self.max_length, "the cache is full: the caller sizes it for prompt and completion"
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, num_tokens: int) -> None:
+        """Count `num_tokens` slots as filled, once all layers have stored theirs."""
+        self.length += num_tokens
+
+    def positions(self, num_tokens: int) -> Tensor:
+        """The place of each new token in its row's text, (T) or with padding (B, T); 0 for the padding itself."""
+        slots = torch.arange(self.length, self.length + num_tokens, device=self.keys.device)
+        if self.padding is None:
+            return slots
+        return (slots - self.padding[:, None]).clamp(min=0)
+
+    def mask(self, num_tokens: int) -> Tensor | None:
+        """Which slots each new token attends to, (T, S) or with padding (B, 1, T, S).
+
+        None where no mask is needed: for one token, which sees everything, and for a first chunk, which is causal.
+        """
+        if self.padding is None and (num_tokens == 1 or self.length == 0):
+            return None
+        end = self.length + num_tokens
+        query = torch.arange(self.length, end, device=self.keys.device)[:, None]  # (T, 1)
+        key = torch.arange(end, device=self.keys.device)  # (S)
+        if self.padding is None:
+            return key <= query
+        text = (key >= self.padding[:, None])[:, None, None, :]  # (B, 1, 1, S)
+        return (key <= query) & (text | (key == query))  # a padding slot sees itself: softmax of nothing is NaN

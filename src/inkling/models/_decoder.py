@@ -1,0 +1,181 @@
+"""The decoder that llama and qwen3 share: pre-RMSNorm, rotary grouped-query attention, SwiGLU.
+
+Shapes: B batch, T time, C hidden, V vocabulary, D head size, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor, nn
+
+from inkling.models._attention import RotaryAttention, document_mask
+from inkling.models._cache import KVCache
+from inkling.models._layers import RotaryTable, SwiGLU, rotary_table
+from inkling.models._model import LanguageModel, ModelConfig
+
+
+class DecoderConfig(ModelConfig):
+    """Shape of a llama-like decoder; keys as in `transformers`."""
+
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "hidden_act": ("silu",),
+        "mlp_bias": (False,),
+        "rope_scaling": (None,),
+        "rope_type": ("default",),
+        "partial_rotary_factor": (None, 1, 1.0),
+        "use_sliding_window": (None, False),
+        "attention_types": (None,),
+    }
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "hidden_act": "silu",
+        "rope_scaling": None,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "use_cache": True,
+    }
+    qk_norm: ClassVar[bool]
+    """Normalise queries and keys per head."""
+
+    vocab_size: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    intermediate_size: int = Field(ge=1)
+    num_hidden_layers: int = Field(ge=1)
+    num_attention_heads: int = Field(ge=1)
+    num_key_value_heads: int = Field(ge=1)
+    head_dim: int = Field(ge=2, multiple_of=2)
+    max_position_embeddings: int = Field(2048, ge=1)
+    rms_norm_eps: float = Field(1e-6, gt=0)
+    rope_theta: float = Field(10_000.0, gt=0)
+    attention_bias: bool = False
+    tie_word_embeddings: bool = False
+
+    @classmethod
+    def _normalise(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Take `rope_theta` from where transformers 5 writes it."""
+        return {**(values.get("rope_parameters") or {}), **values}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_heads(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Without other word each query head has its own keys and values, and the heads share the width."""
+        heads, width = values.get("num_attention_heads"), values.get("hidden_size")
+        derived: dict[str, Any] = {"num_key_value_heads": heads}
+        if isinstance(heads, int) and isinstance(width, int) and heads > 0:
+            derived["head_dim"] = width // heads
+        return {**derived, **{key: value for key, value in values.items() if value is not None}}
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} must be a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        return self
+
+
+class Block(nn.Module):
+    """One layer: attention, then the feed-forward layer, each added to the residual stream."""
+
+    def __init__(self, config: DecoderConfig, layer: int, dropout: float) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = RotaryAttention(
+            layer,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_attention_heads,
+            num_key_value_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            bias=config.attention_bias,
+            qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
+        )
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotary, mask, cache))
+        x = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+        return x
+
+
+class Stack(nn.Module):
+    """Embedding, blocks and final norm: what `transformers` calls `model`."""
+
+    def __init__(self, config: DecoderConfig, dropout: float) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+class Decoder(LanguageModel):
+    """A llama-like causal language model.
+
+    Args:
+        config: Shape.
+        dropout: Share of the embedding and of each block's two outputs that is dropped in training mode.
+    """
+
+    config: DecoderConfig
+
+    def __init__(self, config: DecoderConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Stack(config, dropout)
+        self.dropout = nn.Dropout(dropout)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output projection, (V, C)."""
+        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+
+    def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
+        assert segment_ids is None or cache is None
+        T = input_ids.shape[1]
+        x = self.dropout(self.model.embed_tokens(input_ids))  # (B, T) -> (B, T, C)
+        # Rotary attention depends on distances only: positions may count slots, across documents and padding.
+        start = 0 if cache is None else cache.length
+        positions = torch.arange(start, start + T, device=input_ids.device)
+        rotary = rotary_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        mask = None if cache is None else cache.mask(T)
+        if segment_ids is not None:
+            mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
+        for block in self.model.layers:
+            x = block(x, rotary, mask, cache)
+        if cache is not None:
+            cache.advance(T)
+        normed: Tensor = self.model.norm(x)
+        return normed
+
+    @torch.no_grad()
+    def init_weights(self, generator: Generator | None = None) -> None:
+        """Draw all weights anew, from normal distributions around 0.
+
+        | weight | standard deviation | why |
+        | --- | --- | --- |
+        | embedding | 0.02 | the usual scale of a matrix that may also be the head |
+        | q, k, v, gate, up | 1/√C | keeps the scale of a normalised input |
+        | o, down | 0 | every block starts as the identity (Zhang et al. 2019, arXiv 1901.09321) |
+        | head, untied | 0.02 | logits near 0: the first loss is ln V |
+        | norm gains | all 1 | |
+        | biases | all 0 | |
+        """
+        for name, parameter in self.named_parameters():
+            role = name.split(".")[-2]
+            if name.endswith("bias") or role in ("o_proj", "down_proj"):
+                parameter.zero_()
+            elif parameter.ndim == 1:
+                parameter.fill_(1.0)
+            elif role in ("embed_tokens", "lm_head"):
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                parameter.normal_(0.0, self.config.hidden_size**-0.5, generator=generator)

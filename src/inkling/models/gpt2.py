@@ -1,0 +1,258 @@
+"""GPT-2 (Radford et al. 2019): LayerNorm, learned positions, GELU, biases, tied head.
+
+Shapes: B batch, T time, C hidden, H heads, D head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Generator, Tensor, nn
+
+from inkling.models._attention import attend, document_mask
+from inkling.models._cache import KVCache
+from inkling.models._model import LanguageModel, ModelConfig
+
+
+class Config(ModelConfig):
+    """Shape of a GPT-2 model; keys as in `transformers.GPT2Config`, which reads both spellings of each key."""
+
+    model_type: ClassVar[str] = "gpt2"
+    architecture: ClassVar[str] = "GPT2LMHeadModel"
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+        "num_key_value_heads": (None,),
+        "head_dim": (None,),
+    }
+    fixed: ClassVar[Mapping[str, Any]] = {
+        "activation_function": "gelu_new",
+        "tie_word_embeddings": True,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "initializer_range": 0.02,
+        "use_cache": True,
+    }
+    spellings: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "max_position_embeddings": "n_positions",
+        "intermediate_size": "n_inner",
+    }
+
+    vocab_size: int = Field(ge=1)
+    n_embd: int = Field(ge=1)
+    n_layer: int = Field(ge=1)
+    n_head: int = Field(ge=1)
+    n_positions: int = Field(1024, ge=1)
+    n_inner: int = Field(ge=1)
+    layer_norm_epsilon: float = Field(1e-5, gt=0)
+
+    @classmethod
+    def _normalise(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Take the general name of a key over GPT-2's own: it is the one a caller changes. Fill in `n_inner`."""
+        values |= {own: values[general] for general, own in cls.spellings.items() if values.get(general) is not None}
+        if values.get("n_inner") is None and isinstance(values.get("n_embd"), int):
+            values["n_inner"] = 4 * values["n_embd"]
+        return values
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
+        return self
+
+    @property
+    def hidden_size(self) -> int:
+        """C."""
+        return self.n_embd
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """L."""
+        return self.n_layer
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """K, the same as H."""
+        return self.n_head
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return self.n_embd // self.n_head
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Learned positions."""
+        return self.n_positions
+
+
+class Conv1D(nn.Module):
+    """A linear layer whose matrix is stored (in, out), as in GPT-2's checkpoints."""
+
+    def __init__(self, num_in: int, num_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_in, num_out))
+        self.bias = nn.Parameter(torch.zeros(num_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, out)."""
+        return F.linear(x, self.weight.T, self.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention, queries, keys and values from one matrix."""
+
+    def __init__(self, config: Config, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        qkv = self.c_attn(x).unflatten(-1, (3, -1, self.head_dim))  # (B, T, C) -> (B, T, 3, H, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # -> (B, H, T, D) each
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        mixed: Tensor = self.c_proj(attend(q, k, v, mask))
+        return mixed
+
+
+class MLP(nn.Module):
+    """Feed-forward layer with GELU in its tanh approximation."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.c_fc = Conv1D(config.n_embd, config.n_inner)
+        self.c_proj = Conv1D(config.n_inner, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        output: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return output
+
+
+class Block(nn.Module):
+    """One layer: attention, then the feed-forward layer, each added to the residual stream."""
+
+    def __init__(self, config: Config, layer: int, dropout: float) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.dropout(self.attn(self.ln_1(x), mask, cache))
+        x = x + self.dropout(self.mlp(self.ln_2(x)))
+        return x
+
+
+class Stack(nn.Module):
+    """Embeddings, blocks and final norm: what `transformers` calls `transformer`."""
+
+    def __init__(self, config: Config, dropout: float) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+
+
+class Model(LanguageModel):
+    """Same computation, names and layouts as `transformers.GPT2LMHeadModel`.
+
+    Args:
+        config: Shape.
+        dropout: Share of the embedding and of each block's two outputs that is dropped in training mode.
+    """
+
+    config: Config
+
+    def __init__(self, config: Config, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Stack(config, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output projection, (V, C)."""
+        return self.transformer.wte.weight
+
+    def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
+        assert segment_ids is None or cache is None
+        T = input_ids.shape[1]
+        if segment_ids is not None:
+            seen = document_mask(segment_ids)  # (B, T, T)
+            mask, positions = seen[:, None], seen.sum(dim=-1) - 1  # each document counts from its own start
+        elif cache is not None:
+            mask, positions = cache.mask(T), cache.positions(T)
+        else:
+            mask, positions = None, torch.arange(T, device=input_ids.device)
+        stack = self.transformer
+        x = self.dropout(stack.wte(input_ids) + stack.wpe(positions))  # (B, T) -> (B, T, C)
+        for block in stack.h:
+            x = block(x, mask, cache)
+        if cache is not None:
+            cache.advance(T)
+        normed: Tensor = stack.ln_f(x)
+        return normed
+
+    @torch.no_grad()
+    def init_weights(self, generator: Generator | None = None) -> None:
+        """Draw all weights anew, as GPT-2 did: normal distributions around 0.
+
+        | weight | standard deviation | why |
+        | --- | --- | --- |
+        | embeddings | 0.02 | |
+        | c_attn, c_fc | 0.02 | |
+        | c_proj | 0.02/√(2L) | 2L outputs add up in the residual stream |
+        | norm gains | all 1 | |
+        | biases | all 0 | |
+        """
+        scaled = 0.02 * (2 * self.config.n_layer) ** -0.5
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, scaled if name.endswith("c_proj.weight") else 0.02, generator=generator)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
+def _size(layers: int, width: int, heads: int, vocabulary: int, context: int) -> dict[str, Any]:
+    return {
+        "vocab_size": vocabulary,
+        "n_embd": width,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_inner": 4 * width,
+        "n_positions": context,
+    }
+
+
+# 124m and 350m are GPT-2's own small and medium.
+SIZES: dict[str, dict[str, Any]] = {
+    "0.8m": _size(4, 128, 4, 259, 256),
+    "3m": _size(6, 192, 6, 1024, 256),
+    "10m": _size(7, 320, 5, 4096, 512),
+    "27m": _size(7, 512, 8, 8192, 512),
+    "50m": _size(9, 640, 10, 8192, 1024),
+    "124m": _size(12, 768, 12, 50_257, 1024),
+    "350m": _size(24, 1024, 16, 50_257, 1024),
+    "1b": _size(32, 1536, 24, 50_257, 1024),
+}
