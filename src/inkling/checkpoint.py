@@ -20,10 +20,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from inkling import files, models
 from inkling.errors import CheckpointError, InklingError, ModelError
+from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -179,7 +180,9 @@ def write_run(run: Path, record: RunRecord) -> None:
 # ---------------------------------------------------------------- models
 
 
-def save_model(folder: Path, model: nn.Module, tokenizer: Tokenizer, weights: dict[str, Tensor] | None = None) -> None:
+def save_model(
+    folder: Path, model: LanguageModel, tokenizer: Tokenizer, weights: dict[str, Tensor] | None = None
+) -> None:
     """Make `folder` a complete Hugging Face checkpoint of `model`; `weights` replaces the model's own (an average)."""
     end_ids = [
         tokenizer.special_tokens[name] for name in ("<|endoftext|>", "<|im_end|>") if name in tokenizer.special_tokens
@@ -202,7 +205,7 @@ def save_weights(folder: Path, weights: dict[str, Tensor]) -> None:
 
 def load_model(
     folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> tuple[nn.Module, Tokenizer]:
+) -> tuple[LanguageModel, Tokenizer]:
     """The model, in evaluation mode, and the tokenizer of a run or of any checkpoint folder with the same layout.
 
     Raises CheckpointError when something is missing, damaged or does not fit together.
@@ -226,7 +229,7 @@ def load_model(
     return model.to(device=device, dtype=dtype).eval(), tokenizer
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+def load_weights(model: LanguageModel, weights: dict[str, Tensor], source: Path) -> None:
     """Put `weights` into `model`, replacing its tensors. Raises CheckpointError when names or shapes differ."""
     expected = model.state_dict()
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()

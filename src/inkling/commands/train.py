@@ -10,7 +10,7 @@ from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
-from inkling.commands._hooks import evaluate_batches, write_sample
+from inkling.commands._hooks import evaluator, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train.launch import PretrainingRun, new_run_path, resumed_settings, unfinished_runs
@@ -38,7 +38,7 @@ def start_or_resume(settings: Settings, progress: LiveProgress) -> tuple[Path, R
     else:
         path, record = new_run_path(settings), None
         progress.note(f"new run {path}")
-    work = PretrainingRun(path, settings, record, evaluate_fn=evaluate_batches, sample_fn=write_sample, report=progress)
+    work = PretrainingRun(path, settings, record, evaluator=evaluator, sample_fn=write_sample, report=progress)
     return path, work.train()
 
 

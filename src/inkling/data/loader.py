@@ -20,10 +20,25 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """`input_ids` and `targets`, (B, T) int64; `targets` is what follows, or -100 past the end of the text."""
+    """Packed documents.
+
+    Attributes:
+        input_ids: (B, T) int64.
+        targets: (B, T) int64: what follows each input, or -100 past the end of the text.
+        segment_ids: (B, T) int64: the document that each position belongs to, which starts with the end-of-text token
+            of the one before. None where no row has a border inside: attention needs no mask then, and is faster.
+    """
 
     input_ids: np.ndarray
     targets: np.ndarray
+    segment_ids: np.ndarray | None
+
+    @classmethod
+    def of(cls, input_ids: np.ndarray, targets: np.ndarray, eot_id: int) -> Batch:
+        """A batch whose segments are read off the end-of-text tokens."""
+        starts = input_ids == eot_id
+        segment_ids = np.cumsum(starts, axis=1) if starts[:, 1:].any() else None
+        return cls(input_ids, targets, segment_ids)
 
 
 class PackedWindows:
@@ -50,8 +65,8 @@ class PackedWindows:
             )
         if batch_size > self.windows_per_epoch:
             raise DataError(
-                f"the training text has {self.windows_per_epoch:,} windows of {context:,} tokens, less than one batch "
-                f"of {batch_size:,}. Lower --batch-size to {self.windows_per_epoch:,} or --context, or prepare more text"
+                f"the training text has {self.windows_per_epoch:,} windows of {context:,} tokens, less than a batch of "
+                f"{batch_size:,}. Lower --batch-size to {self.windows_per_epoch:,}, lower --context, or prepare more text"
             )
         self.split = split
         self.context = context
@@ -64,7 +79,7 @@ class PackedWindows:
         """The batch of a step."""
         numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
         windows = np.stack([self._window(*divmod(number, self.windows_per_epoch)) for number in numbers])
-        return Batch(windows[:, :-1], windows[:, 1:])  # (B, T + 1) -> (B, T) twice
+        return Batch.of(windows[:, :-1], windows[:, 1:], self.eot_id)  # (B, T + 1) -> (B, T) twice
 
     def _window(self, epoch: int, number: int) -> np.ndarray:
         """T + 1 token ids of one window."""
@@ -112,20 +127,20 @@ def sequential_windows(split: TokenSplit, context: int, batch_size: int, eot_id:
     for start in range(0, split.num_tokens, context * batch_size):
         stop = min(start + context * batch_size, split.num_tokens)
         before = split.tokens(start - 1, start) if start else np.array([eot_id])
-        yield _rows(np.concatenate([before, split.tokens(start, stop)]), context)
+        yield _rows(np.concatenate([before, split.tokens(start, stop)]), context, eot_id)
 
 
-def windows_of_ids(ids: np.ndarray, context: int, batch_size: int) -> Iterator[Batch]:
+def windows_of_ids(ids: np.ndarray, context: int, batch_size: int, eot_id: int) -> Iterator[Batch]:
     """Like `sequential_windows`, over token ids in memory, of which the first is given and not predicted."""
     for start in range(0, len(ids) - 1, context * batch_size):
-        yield _rows(ids[start : start + context * batch_size + 1], context)
+        yield _rows(ids[start : start + context * batch_size + 1], context, eot_id)
 
 
-def _rows(ids: np.ndarray, context: int) -> Batch:
+def _rows(ids: np.ndarray, context: int, eot_id: int) -> Batch:
     """(N + 1) ids -> rows of `context` inputs and targets; the last row is filled up."""
     num_predicted = len(ids) - 1
     num_rows = -(-num_predicted // context)
     inputs = np.full(num_rows * context, ids[-1], dtype=np.int64)
     targets = np.full(num_rows * context, IGNORED, dtype=np.int64)
     inputs[:num_predicted], targets[:num_predicted] = ids[:-1], ids[1:]
-    return Batch(inputs.reshape(num_rows, context), targets.reshape(num_rows, context))
+    return Batch.of(inputs.reshape(num_rows, context), targets.reshape(num_rows, context), eot_id)

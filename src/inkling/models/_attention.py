@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inkling.models._cache import KVCache
-from inkling.models._layers import RotaryTable, rotate
+from inkling.models._layers import RMSNorm, RotaryTable, rotate
 
 
 def document_mask(segment_ids: Tensor) -> Tensor:
@@ -28,15 +28,33 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
             everything for a single one.
     """
     B, H, T, D = queries.shape
-    mixed = F.scaled_dot_product_attention(
-        queries,
-        keys,
-        values,
-        attn_mask=mask,
-        is_causal=mask is None and T > 1,
-        enable_gqa=keys.shape[1] != H,
-    )
+    grouped = keys.shape[1] != H
+    if values.device.type == "cpu" and values.dtype == torch.bfloat16 and 1 < T <= _EXPLICIT_MAX_QUERIES:
+        mixed = _attend_explicitly(queries, keys, values, mask)
+    else:
+        causal = mask is None and T > 1
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped
+        )
     return mixed.transpose(1, 2).reshape(B, T, H * D)  # (B, H, T, D) -> (B, T, H·D)
+
+
+_EXPLICIT_MAX_QUERIES = 512
+"""On a CPU with AVX512-BF16, torch's fused bf16 kernel takes 2.8 times as long at 128 queries, 1.5 times at 512."""
+
+
+def _attend_explicitly(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """The same as torch's fused attention, written out. It keeps the (B, H, T, S) scores for the backward pass."""
+    H, T, S, dtype = queries.shape[1], queries.shape[2], keys.shape[2], values.dtype
+    if keys.shape[1] != H:
+        keys, values = (x.repeat_interleave(H // x.shape[1], dim=1) for x in (keys, values))  # K -> H
+    if mask is None:
+        mask = torch.ones(T, S, dtype=torch.bool, device=queries.device).tril()
+    hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, float("-inf"))
+    with torch.autocast("cpu", enabled=False):  # which would turn the softmax, and all that follows, to fp32
+        scores = (queries * queries.shape[-1] ** -0.5).to(dtype) @ keys.to(dtype).transpose(-1, -2)  # (B, H, T, S)
+        scores += hidden
+        return scores.softmax(dim=-1) @ values
 
 
 class RotaryAttention(nn.Module):
@@ -64,11 +82,8 @@ class RotaryAttention(nn.Module):
         self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
         self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=bias)
         self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=bias)
-        if qk_norm_eps is None:
-            self.q_norm, self.k_norm = nn.Identity(), nn.Identity()
-        else:
-            self.q_norm = nn.RMSNorm(head_dim, eps=qk_norm_eps)
-            self.k_norm = nn.RMSNorm(head_dim, eps=qk_norm_eps)
+        self.q_norm: nn.Module = nn.Identity() if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
+        self.k_norm: nn.Module = nn.Identity() if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
 
     def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -79,4 +94,5 @@ class RotaryAttention(nn.Module):
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # -> (B, H or K, T, D)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        return self.o_proj(attend(q, k, v, mask))
+        mixed: Tensor = self.o_proj(attend(q, k, v, mask))
+        return mixed

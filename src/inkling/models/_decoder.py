@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from inkling.models._attention import RotaryAttention, document_mask
 from inkling.models._cache import KVCache
-from inkling.models._layers import RotaryTable, SwiGLU, rotary_table
+from inkling.models._layers import RMSNorm, RotaryTable, SwiGLU, rotary_table
 from inkling.models._model import LanguageModel, ModelConfig
 
 
@@ -83,7 +83,7 @@ class Block(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int, dropout: float) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = RotaryAttention(
             layer,
             hidden_size=config.hidden_size,
@@ -93,15 +93,14 @@ class Block(nn.Module):
             bias=config.attention_bias,
             qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
         )
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotary, mask, cache))
-        x = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
-        return x
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
 class Stack(nn.Module):
@@ -111,7 +110,7 @@ class Stack(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
 
 class Decoder(LanguageModel):

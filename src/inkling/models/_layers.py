@@ -30,6 +30,15 @@ def rotate(x: Tensor, rotary: RotaryTable) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm with a gain (Zhang and Sennrich 2019, arXiv 1910.07467), in the precision of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, C) -> (…, C)."""
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class SwiGLU(nn.Module):
     """Gated feed-forward layer without biases (Shazeer 2020, arXiv 2002.05202)."""
 

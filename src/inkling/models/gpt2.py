@@ -158,8 +158,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.attn(self.ln_1(x), mask, cache))
-        x = x + self.dropout(self.mlp(self.ln_2(x)))
-        return x
+        return x + self.dropout(self.mlp(self.ln_2(x)))
 
 
 class Stack(nn.Module):
@@ -198,13 +197,13 @@ class Model(LanguageModel):
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
         assert segment_ids is None or cache is None
         T = input_ids.shape[1]
+        mask: Tensor | None = None
+        positions = torch.arange(T, device=input_ids.device)
         if segment_ids is not None:
             seen = document_mask(segment_ids)  # (B, T, T)
             mask, positions = seen[:, None], seen.sum(dim=-1) - 1  # each document counts from its own start
         elif cache is not None:
             mask, positions = cache.mask(T), cache.positions(T)
-        else:
-            mask, positions = None, torch.arange(T, device=input_ids.device)
         stack = self.transformer
         x = self.dropout(stack.wte(input_ids) + stack.wpe(positions))  # (B, T) -> (B, T, C)
         for block in stack.h:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 import inkling
 from inkling import checkpoint, files, machine, models, optim
@@ -39,9 +38,9 @@ class Reporter(Protocol):
     def note(self, line: str) -> None: ...
 
 
-EvaluateFn = Callable[[nn.Module, list[Batch]], dict[str, float]]
+EvaluateFn = Callable[[models.LanguageModel, list[Batch]], dict[str, float]]
 """(model, batches) → at least `val_loss` in nats per token."""
-SampleFn = Callable[[nn.Module, Tokenizer, str, int], str]
+SampleFn = Callable[[models.LanguageModel, Tokenizer, str, int], str]
 """(model, tokenizer, prompt, number of tokens) → text."""
 
 
@@ -52,7 +51,7 @@ class PretrainingRun:
         run: Run directory.
         settings: Resolved settings; those of the record for a resumed run.
         record: `run.json` of a run to resume, or None for a new one.
-        evaluate_fn: Scores the model on batches.
+        evaluator: Makes the function that scores the model on batches, for a tokenizer.
         sample_fn: Lets the model write.
         report: Shows progress.
     """
@@ -63,7 +62,7 @@ class PretrainingRun:
         settings: TrainSettings,
         record: RunRecord | None,
         *,
-        evaluate_fn: EvaluateFn,
+        evaluator: Callable[[Tokenizer], EvaluateFn],
         sample_fn: SampleFn,
         report: Reporter,
     ) -> None:
@@ -71,12 +70,12 @@ class PretrainingRun:
         self.run = run
         self.settings = settings
         self.report = report
-        self.evaluate_fn = evaluate_fn
         self.sample_fn = sample_fn
         self.device = pick_device(settings.machine.device)
         self.dataset = Dataset.open(settings.data)
         self.tokenizer = Tokenizer.load(settings.data)
         self.dataset.check_tokenizer(self.tokenizer)
+        self.evaluate_fn = evaluator(self.tokenizer)
         self.choices: dict[str, Any] = record.choices if record is not None else self._choose()
         self.model = self._build_model()
         self.windows = PackedWindows(
@@ -138,7 +137,7 @@ class PretrainingRun:
             "reasons": reasons,
         }
 
-    def _build_model(self) -> nn.Module:
+    def _build_model(self) -> models.LanguageModel:
         architecture = models.load(self.settings.arch)
         config = architecture.Config.from_dict(self.choices["model_config"])
         model = architecture.Model(config, dropout=self.choices["dropout"])
@@ -163,8 +162,7 @@ class PretrainingRun:
             raise ConfigError(
                 f"machine.micro_batch {start.micro_batch} must divide the batch of {batch_size} sequences"
             )
-        micro = to_micro_batch(batch.input_ids, batch.targets, self.dataset.eot_id, self.device)
-        probe = Probe(self.model.train(), next_token_loss, micro)
+        probe = Probe(self.model.train(), next_token_loss, to_micro_batch(batch, slice(None), self.device))
         chosen, reason = probe.choose(start, free=free, expected_tokens=self.choices["expected_tokens"])
         self.report.note(f"  {len(self.choices['reasons']) + 1}. timed on this machine: {reason}")
         return {**chosen.as_dict(), "timing": reason}

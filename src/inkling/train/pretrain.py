@@ -12,30 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inkling.data.loader import PackedWindows
+from inkling.data.loader import Batch, PackedWindows
 from inkling.train.loop import MicroBatch, Task
 
 
-def segment_ids(input_ids: np.ndarray, eot_id: int) -> np.ndarray | None:
-    """Which document each position belongs to, (B, T); None where no window has a border inside.
+def to_micro_batch(batch: Batch, rows: slice, device: torch.device) -> MicroBatch:
+    """Some rows of a batch, as tensors on `device`."""
 
-    A document starts with the end-of-text token of the one before. Without a border the attention needs no mask,
-    which is the faster path.
-    """
-    starts = input_ids == eot_id
-    if not starts[:, 1:].any():
-        return None
-    return np.cumsum(starts, axis=1)
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values[rows]).to(device, non_blocking=True)
 
-
-def to_micro_batch(input_ids: np.ndarray, targets: np.ndarray, eot_id: int, device: torch.device) -> MicroBatch:
-    """Token ids of the loader, (B, T) each, as tensors on `device` with their document borders."""
-    segments = segment_ids(input_ids, eot_id)
-    return MicroBatch(
-        torch.from_numpy(input_ids).to(device, non_blocking=True),
-        torch.from_numpy(targets).to(device, non_blocking=True),
-        None if segments is None else torch.from_numpy(segments).to(device, non_blocking=True),
-    )
+    segments = None if batch.segment_ids is None else tensor(batch.segment_ids)
+    return MicroBatch(tensor(batch.input_ids), tensor(batch.targets), segments)
 
 
 def next_token_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
@@ -59,8 +47,7 @@ def pretraining_task(
     def micro_batches(step: int) -> Iterator[MicroBatch]:
         batch = windows.batch(step)
         for start in range(0, batch_size, micro_batch):
-            rows = slice(start, start + micro_batch)
-            yield to_micro_batch(batch.input_ids[rows], batch.targets[rows], windows.eot_id, device)
+            yield to_micro_batch(batch, slice(start, start + micro_batch), device)
 
     loss_fn = torch.compile(next_token_loss) if compile_loss else next_token_loss
     return Task(micro_batches, loss_fn, tokens_per_step=batch_size * context, seed=seed)

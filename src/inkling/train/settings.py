@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from inkling.config import CommandSettings, Duration, Field, Positional, Section, SettingsConfigDict
-from inkling.optim import adamw, muon
 from inkling.optim._ema import AverageSettings
 from inkling.optim._schedule import ScheduleSettings
+from inkling.optim.adamw import Config as AdamWConfig
+from inkling.optim.muon import Config as MuonConfig
 from inkling.train.guard import GuardSettings
 from inkling.train.loop import LoopSettings
 from inkling.train.session import CheckpointSettings
@@ -112,8 +113,8 @@ class TrainSettings(CommandSettings):
     """Print one JSON object with the results on standard output."""
 
     model: ModelSettings = ModelSettings()
-    muon: muon.Config = muon.Config()
-    adamw: adamw.Config = adamw.Config()
+    muon: MuonConfig = MuonConfig()
+    adamw: AdamWConfig = AdamWConfig()
     schedule: ScheduleSettings = ScheduleSettings()
     average: AverageSettings = AverageSettings()
     loop: LoopSettings = LoopSettings()

@@ -1,0 +1,1 @@
+"""Numbers about a model, beside the floors that give them a meaning."""

@@ -1,0 +1,94 @@
+"""What this machine has."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_CPU_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+    "bf16",
+)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: of the machine, of its CPU affinity and of its container's quota, the least."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _container_quota()
+    return max(1, min(cores, quota)) if quota else cores
+
+
+def _container_quota() -> int | None:
+    """Cores that a Linux control group allows, rounded up."""
+    path = Path("/sys/fs/cgroup/cpu.max")
+    if not path.exists():
+        return None
+    quota, period = path.read_text().split()
+    return None if quota == "max" else -(-int(quota) // int(period))
+
+
+def memory_bytes() -> tuple[int, int]:
+    """Memory that this process may use, in all and still free, container limits included."""
+    memory = psutil.virtual_memory()
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    if text == "max":
+        return memory.total, memory.available
+    return min(memory.total, int(text)), min(memory.available, int(text))
+
+
+@cache
+def cpu_features() -> tuple[str, ...]:
+    """The vector and matrix extensions that matter here, in the spelling of /proc/cpuinfo; empty where unknown."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return ()
+    lines = (line for line in path.read_text().splitlines() if line.startswith(("flags", "Features")))
+    flags = set(next(lines, ":").partition(":")[2].split())
+    return tuple(feature for feature in _CPU_FEATURES if feature in flags)
+
+
+@cache
+def cpu_name() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
+
+
+def python_version() -> str:
+    """Such as 3.11.7."""
+    return platform.python_version()
+
+
+def summary() -> dict[str, Any]:
+    """What a run's record says about its machine."""
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "features": list(cpu_features()),
+        "memory_gb": round(memory_bytes()[0] / 1e9, 1),
+    }
