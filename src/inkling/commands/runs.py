@@ -1,0 +1,84 @@
+"""`inkling runs`: what is in a folder of runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from inkling.config import CommandSettings, Positional
+from inkling.errors import CheckpointError
+
+
+class Settings(CommandSettings):
+    """List the runs in a folder with their status and best score.
+
+    Example: inkling runs
+    """
+
+    folder: Positional[Path] = Path("runs")
+    """Folder that holds run directories."""
+    as_json: bool = False
+    """Print one JSON object a line."""
+
+
+def run(settings: Settings) -> None:
+    """Print a line for each run, the most recent last."""
+    rows = list_runs(settings.folder)
+    if settings.as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    if not rows:
+        print(f"there are no runs in {settings.folder}. Start one: inkling demo, or inkling train")
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("run", "status", "architecture", "parameters", "steps", "best val loss", "bits/byte", "started"):
+        table.add_column(column, justify="right" if column in ("parameters", "steps") else "left")
+    for row in rows:
+        table.add_row(
+            row["run"],
+            row["status"],
+            row.get("architecture", ""),
+            f"{row['params']:,}" if "params" in row else "",
+            f"{row['steps']:,}" if row.get("steps") is not None else "",
+            _number(row.get("best_val_loss")),
+            _number(row.get("bits_per_byte")),
+            (row.get("started") or "")[:16].replace("T", " "),
+        )
+    Console().print(table)
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """What is known about each run below `folder`; a damaged one is listed as such."""
+    from inkling import checkpoint
+
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}. Start a run: inkling demo, or inkling train")
+    rows = []
+    for path in sorted(folder.glob(f"*/{checkpoint.RUN_FILE}"), key=lambda path: path.stat().st_mtime):
+        try:
+            record = checkpoint.read_run(path.parent)
+        except CheckpointError as error:
+            rows.append({"run": str(path.parent), "status": f"damaged: {error}"})
+            continue
+        rows.append(
+            {
+                "run": str(path.parent),
+                "status": record.status,
+                "architecture": record.settings.get("arch"),
+                "params": record.num_parameters,
+                "steps": record.results.get("steps"),
+                "best_val_loss": record.results.get("best_val_loss"),
+                "bits_per_byte": record.results.get("validation", {}).get("val_bits_per_byte"),
+                "started": record.sessions[0]["started"] if record.sessions else None,
+            }
+        )
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
