@@ -11,9 +11,23 @@ import torch
 
 from inkling.errors import ModelError, did_you_mean
 from inkling.models._cache import KVCache
-from inkling.models._model import LanguageModel, ModelConfig
+from inkling.models._config import ModelConfig
+from inkling.models._cost import Cost, cost
+from inkling.models._model import LanguageModel
 
-__all__ = ["Architecture", "KVCache", "LanguageModel", "ModelConfig", "from_config", "load", "names", "num_parameters"]
+__all__ = [
+    "Architecture",
+    "Cost",
+    "KVCache",
+    "LanguageModel",
+    "ModelConfig",
+    "cost",
+    "from_config",
+    "load",
+    "names",
+    "num_parameters",
+    "without_memory",
+]
 
 
 class Architecture(Protocol):
@@ -45,8 +59,12 @@ def from_config(config: Mapping[str, Any], *, dropout: float = 0.0) -> LanguageM
     return architecture.Model(architecture.Config.from_dict(config), dropout=dropout)
 
 
-def num_parameters(config: ModelConfig) -> int:
-    """Exact number of parameters, tied ones counted once. Allocates no memory for them."""
+def without_memory(config: ModelConfig) -> LanguageModel:
+    """The model on the meta device: shapes and names, and no bytes."""
     with torch.device("meta"):
-        model = load(config.model_type).Model(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return load(config.model_type).Model(config)
+
+
+def num_parameters(config: ModelConfig) -> int:
+    """Exact number of parameters, tied ones counted once."""
+    return sum(parameter.numel() for parameter in without_memory(config).parameters())

@@ -54,7 +54,8 @@ def _attend_explicitly(queries: Tensor, keys: Tensor, values: Tensor, mask: Tens
     with torch.autocast("cpu", enabled=False):  # which would turn the softmax, and all that follows, to fp32
         scores = (queries * queries.shape[-1] ** -0.5).to(dtype) @ keys.to(dtype).transpose(-1, -2)  # (B, H, T, S)
         scores += hidden
-        return scores.softmax(dim=-1) @ values
+        mixed: Tensor = scores.softmax(dim=-1) @ values
+    return mixed
 
 
 class RotaryAttention(nn.Module):

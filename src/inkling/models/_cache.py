@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-
-class CacheShape(Protocol):
-    """What a cache needs to know about a model; every architecture's `Config` says it."""
-
-    @property
-    def num_hidden_layers(self) -> int: ...
-    @property
-    def num_key_value_heads(self) -> int: ...
-    @property
-    def head_dim(self) -> int: ...
+from inkling.models._config import ModelConfig
 
 
 class KVCache:
@@ -35,7 +25,7 @@ class KVCache:
 
     def __init__(
         self,
-        config: CacheShape,
+        config: ModelConfig,
         batch_size: int,
         max_length: int,
         *,

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from inkling.models._attention import RotaryAttention, document_mask
 from inkling.models._cache import KVCache
+from inkling.models._config import ModelConfig
 from inkling.models._layers import RMSNorm, RotaryTable, SwiGLU, rotary_table
-from inkling.models._model import LanguageModel, ModelConfig
+from inkling.models._model import LanguageModel
 
 
 class DecoderConfig(ModelConfig):
@@ -28,7 +29,6 @@ class DecoderConfig(ModelConfig):
         "rope_type": ("default",),
         "partial_rotary_factor": (None, 1, 1.0),
         "use_sliding_window": (None, False),
-        "attention_types": (None,),
     }
     fixed: ClassVar[Mapping[str, Any]] = {
         "hidden_act": "silu",
@@ -40,12 +40,6 @@ class DecoderConfig(ModelConfig):
     qk_norm: ClassVar[bool]
     """Normalise queries and keys per head."""
 
-    vocab_size: int = Field(ge=1)
-    hidden_size: int = Field(ge=1)
-    intermediate_size: int = Field(ge=1)
-    num_hidden_layers: int = Field(ge=1)
-    num_attention_heads: int = Field(ge=1)
-    num_key_value_heads: int = Field(ge=1)
     head_dim: int = Field(ge=2, multiple_of=2)
     max_position_embeddings: int = Field(2048, ge=1)
     rms_norm_eps: float = Field(1e-6, gt=0)
@@ -54,28 +48,9 @@ class DecoderConfig(ModelConfig):
     tie_word_embeddings: bool = False
 
     @classmethod
-    def _normalise(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Take `rope_theta` from where transformers 5 writes it."""
-        return {**(values.get("rope_parameters") or {}), **values}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_heads(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Without other word each query head has its own keys and values, and the heads share the width."""
-        heads, width = values.get("num_attention_heads"), values.get("hidden_size")
-        derived: dict[str, Any] = {"num_key_value_heads": heads}
-        if isinstance(heads, int) and isinstance(width, int) and heads > 0:
-            derived["head_dim"] = width // heads
-        return {**derived, **{key: value for key, value in values.items() if value is not None}}
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} must be a multiple of "
-                f"num_key_value_heads {self.num_key_value_heads}"
-            )
-        return self
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read a `config.json`, of `transformers` 4 or 5: the latter has a section for the rotary positions."""
+        return super().from_dict({**(values.get("rope_parameters") or {}), **values})
 
 
 class Block(nn.Module):
@@ -100,7 +75,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotary, mask, cache))
-        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+        output: Tensor = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+        return output
 
 
 class Stack(nn.Module):

@@ -1,77 +1,14 @@
-"""What all architectures share: a strict, frozen configuration and the path from token ids to logits."""
+"""What all architectures share: the path from token ids to logits."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
 
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
 
-from inkling.errors import ModelError
 from inkling.models._cache import KVCache
-
-
-class ModelConfig(BaseModel, ABC):
-    """The part of a Hugging Face `config.json` that shapes the computation.
-
-    A subclass declares the keys it computes with as fields, under their names in `config.json`, and lists in
-    `unsupported` the keys whose other values would change the computation. All other keys (token ids, versions,
-    dropout rates, …) are bookkeeping and are passed over.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    model_type: ClassVar[str]
-    architecture: ClassVar[str]
-    """Name of the class in `transformers`."""
-    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]]
-    """Key of `config.json` → the values, all of one meaning, that this code computes."""
-    fixed: ClassVar[Mapping[str, Any]]
-    """Keys that are written for other readers and are the same for every model."""
-    vocab_size: int
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a `config.json`.
-
-        Raises ModelError for a missing or impossible value, and for a feature that would change the computation.
-        """
-        foreign = [
-            f"{key}={values[key]!r}"
-            for key, allowed in {**cls.unsupported, "quantization_config": (None,)}.items()
-            if key in values and values[key] not in allowed
-        ]
-        if foreign:
-            raise ModelError(f"this {cls.model_type} model needs what Inkling does not compute: {', '.join(foreign)}")
-        try:
-            return cls.model_validate(cls._normalise(dict(values)))
-        except ValidationError as error:
-            problems = [_describe(detail) for detail in error.errors()]
-            raise ModelError(f"impossible {cls.model_type} model: {'; '.join(problems)}") from None
-
-    @classmethod
-    def _normalise(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Bring other spellings of `config.json` to the names of the fields."""
-        return values
-
-    def to_dict(self) -> dict[str, Any]:
-        """The `config.json` of this model, in the spelling that `transformers` 4 and 5 both read."""
-        return {
-            "architectures": [self.architecture],
-            "model_type": self.model_type,
-            **self.model_dump(),
-            **self.fixed,
-            "torch_dtype": "float32",
-        }
-
-
-def _describe(detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{key} is missing" if detail["type"] == "missing" else f"{key}: {message}" if key else message
+from inkling.models._config import ModelConfig
 
 
 class LanguageModel(nn.Module, ABC):

@@ -1,6 +1,6 @@
-"""Named sizes of the llama-like decoders.
+"""How a named size is written, and the sizes that llama and qwen3 share.
 
-A name is the number of parameters at the size's own vocabulary, to about 5 %. Another vocabulary changes the count;
+A name is the number of parameters at the size's own vocabulary, to about a tenth. Another vocabulary changes the count;
 `inkling models --vocab-size` tells it. Widths are multiples of 64, which kernels like; heads have 32, 64 or 128
 dimensions, which every runtime has. The head is tied where the vocabulary would otherwise be too large a share.
 """
@@ -10,31 +10,30 @@ from __future__ import annotations
 from typing import Any
 
 
-def _size(
-    layers: int, width: int, feed_forward: int, heads: int, vocabulary: int, context: int, **more: Any
+def size(
+    *, layers: int, width: int, feed_forward: int, heads: int, vocabulary: int, context: int, **more: Any
 ) -> dict[str, Any]:
-    head_dim = width // heads
+    """The keys of one size, those of an architecture's `Config`; `more` adds others."""
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": feed_forward,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "head_dim": head_dim,
         "max_position_embeddings": context,
-        "tie_word_embeddings": False,
         **more,
     }
 
 
+_GROUPED = {"num_key_value_heads": 8}
+
 DECODER_SIZES: dict[str, dict[str, Any]] = {
-    "0.8m": _size(4, 128, 320, 4, 259, 256, tie_word_embeddings=True),
-    "3m": _size(4, 256, 640, 4, 1024, 256, tie_word_embeddings=True),
-    "10m": _size(6, 320, 896, 5, 4096, 512),
-    "27m": _size(6, 512, 1344, 8, 8192, 512),
-    "50m": _size(8, 640, 1728, 10, 8192, 1024),
-    "124m": _size(14, 768, 2048, 12, 16_384, 1024),
-    "350m": _size(24, 1024, 2816, 16, 32_768, 2048, num_key_value_heads=8),
-    "1b": _size(18, 2048, 5632, 16, 32_768, 2048, num_key_value_heads=8),
+    "0.8m": size(layers=4, width=128, feed_forward=320, heads=4, vocabulary=259, context=256, tie_word_embeddings=True),
+    "3m": size(layers=4, width=256, feed_forward=640, heads=4, vocabulary=1024, context=256, tie_word_embeddings=True),
+    "10m": size(layers=6, width=320, feed_forward=896, heads=5, vocabulary=4096, context=512),
+    "27m": size(layers=6, width=512, feed_forward=1344, heads=8, vocabulary=8192, context=512),
+    "50m": size(layers=8, width=640, feed_forward=1728, heads=10, vocabulary=8192, context=1024),
+    "124m": size(layers=14, width=768, feed_forward=2048, heads=12, vocabulary=16_384, context=1024),
+    "350m": size(layers=24, width=1024, feed_forward=2816, heads=16, vocabulary=32_768, context=2048, **_GROUPED),
+    "1b": size(layers=18, width=2048, feed_forward=5632, heads=16, vocabulary=32_768, context=2048, **_GROUPED),
 }

@@ -15,7 +15,9 @@ from torch import Generator, Tensor, nn
 
 from inkling.models._attention import attend, document_mask
 from inkling.models._cache import KVCache
-from inkling.models._model import LanguageModel, ModelConfig
+from inkling.models._config import ModelConfig
+from inkling.models._model import LanguageModel
+from inkling.models._sizes import size
 
 
 class Config(ModelConfig):
@@ -29,8 +31,6 @@ class Config(ModelConfig):
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
         "tie_word_embeddings": (True,),
-        "num_key_value_heads": (None,),
-        "head_dim": (None,),
     }
     fixed: ClassVar[Mapping[str, Any]] = {
         "activation_function": "gelu_new",
@@ -49,52 +49,26 @@ class Config(ModelConfig):
         "intermediate_size": "n_inner",
     }
 
-    vocab_size: int = Field(ge=1)
-    n_embd: int = Field(ge=1)
-    n_layer: int = Field(ge=1)
-    n_head: int = Field(ge=1)
-    n_positions: int = Field(1024, ge=1)
-    n_inner: int = Field(ge=1)
+    num_key_value_heads: int = Field(ge=1, exclude=True)
+    head_dim: int = Field(ge=1, exclude=True)
+    max_position_embeddings: int = Field(1024, ge=1)
     layer_norm_epsilon: float = Field(1e-5, gt=0)
 
     @classmethod
-    def _normalise(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Take the general name of a key over GPT-2's own: it is the one a caller changes. Fill in `n_inner`."""
-        values |= {own: values[general] for general, own in cls.spellings.items() if values.get(general) is not None}
-        if values.get("n_inner") is None and isinstance(values.get("n_embd"), int):
-            values["n_inner"] = 4 * values["n_embd"]
-        return values
+    def _fill_in(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Without other word the feed-forward layer is four times as wide as the stream."""
+        filled = super()._fill_in(values)
+        if isinstance(filled.get("hidden_size"), int):
+            filled.setdefault("intermediate_size", 4 * filled["hidden_size"])
+        return filled
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}")
+    def _heads_share_the_width(self) -> Self:
+        if self.num_key_value_heads != self.num_attention_heads:
+            raise ValueError("gpt2 has as many key-value heads as query heads; qwen3 and llama can have fewer")
+        if self.head_dim * self.num_attention_heads != self.hidden_size:
+            raise ValueError(f"hidden_size {self.hidden_size} must be num_attention_heads × head_dim")
         return self
-
-    @property
-    def hidden_size(self) -> int:
-        """C."""
-        return self.n_embd
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """L."""
-        return self.n_layer
-
-    @property
-    def num_key_value_heads(self) -> int:
-        """K, the same as H."""
-        return self.n_head
-
-    @property
-    def head_dim(self) -> int:
-        """D."""
-        return self.n_embd // self.n_head
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Learned positions."""
-        return self.n_positions
 
 
 class Conv1D(nn.Module):
@@ -117,8 +91,8 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+        self.c_attn = Conv1D(config.hidden_size, 3 * config.hidden_size)
+        self.c_proj = Conv1D(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -135,8 +109,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.c_fc = Conv1D(config.n_embd, config.n_inner)
-        self.c_proj = Conv1D(config.n_inner, config.n_embd)
+        self.c_fc = Conv1D(config.hidden_size, config.intermediate_size)
+        self.c_proj = Conv1D(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -149,16 +123,17 @@ class Block(nn.Module):
 
     def __init__(self, config: Config, layer: int, dropout: float) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.attn = Attention(config, layer)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.attn(self.ln_1(x), mask, cache))
-        return x + self.dropout(self.mlp(self.ln_2(x)))
+        output: Tensor = x + self.dropout(self.mlp(self.ln_2(x)))
+        return output
 
 
 class Stack(nn.Module):
@@ -166,10 +141,10 @@ class Stack(nn.Module):
 
     def __init__(self, config: Config, dropout: float) -> None:
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
-        self.h = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.h = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.num_hidden_layers))
+        self.ln_f = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
 
 
 class Model(LanguageModel):
@@ -225,7 +200,7 @@ class Model(LanguageModel):
         | norm gains | all 1 | |
         | biases | all 0 | |
         """
-        scaled = 0.02 * (2 * self.config.n_layer) ** -0.5
+        scaled = 0.02 * (2 * self.config.num_hidden_layers) ** -0.5
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 parameter.normal_(0.0, scaled if name.endswith("c_proj.weight") else 0.02, generator=generator)
@@ -233,25 +208,14 @@ class Model(LanguageModel):
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def _size(layers: int, width: int, heads: int, vocabulary: int, context: int) -> dict[str, Any]:
-    return {
-        "vocab_size": vocabulary,
-        "n_embd": width,
-        "n_layer": layers,
-        "n_head": heads,
-        "n_inner": 4 * width,
-        "n_positions": context,
-    }
-
-
 # 124m and 350m are GPT-2's own small and medium.
 SIZES: dict[str, dict[str, Any]] = {
-    "0.8m": _size(4, 128, 4, 259, 256),
-    "3m": _size(6, 192, 6, 1024, 256),
-    "10m": _size(7, 320, 5, 4096, 512),
-    "27m": _size(7, 512, 8, 8192, 512),
-    "50m": _size(9, 640, 10, 8192, 1024),
-    "124m": _size(12, 768, 12, 50_257, 1024),
-    "350m": _size(24, 1024, 16, 50_257, 1024),
-    "1b": _size(32, 1536, 24, 50_257, 1024),
+    "0.8m": size(layers=4, width=128, feed_forward=512, heads=4, vocabulary=259, context=256),
+    "3m": size(layers=6, width=192, feed_forward=768, heads=6, vocabulary=1024, context=256),
+    "10m": size(layers=7, width=320, feed_forward=1280, heads=5, vocabulary=4096, context=512),
+    "27m": size(layers=7, width=512, feed_forward=2048, heads=8, vocabulary=8192, context=512),
+    "50m": size(layers=9, width=640, feed_forward=2560, heads=10, vocabulary=8192, context=1024),
+    "124m": size(layers=12, width=768, feed_forward=3072, heads=12, vocabulary=50_257, context=1024),
+    "350m": size(layers=24, width=1024, feed_forward=4096, heads=16, vocabulary=50_257, context=1024),
+    "1b": size(layers=32, width=1536, feed_forward=6144, heads=24, vocabulary=50_257, context=1024),
 }

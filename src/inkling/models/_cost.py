@@ -1,0 +1,84 @@
+"""What a model costs, told before it exists: nothing here allocates memory for weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inkling.models._model import LanguageModel
+
+_FP32_BYTES = 4
+_TRAINING_COPIES = 4  # weights, gradients and the two moments of AdamW; Muon keeps one moment of a matrix
+_SAMPLE_TOKENS = 16  # few enough that the (T, T) scores, which only the meta device keeps, do not count
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Figures of one model, in fp32.
+
+    Attributes:
+        num_parameters: Tied ones counted once.
+        table_parameters: Those that grow with the vocabulary or the context: embeddings and an untied head.
+        training_flops: Operations per token, forward and backward, with windows of the full context.
+        cache_bytes: Keys and values of one full context.
+        activation_bytes: What the backward pass needs to find again, per token.
+    """
+
+    num_parameters: int
+    table_parameters: int
+    training_flops: float
+    cache_bytes: int
+    activation_bytes: int
+
+    @property
+    def running_bytes(self) -> int:
+        """Memory to generate one full context."""
+        return _FP32_BYTES * self.num_parameters + self.cache_bytes
+
+    def training_bytes(self, tokens: int) -> int:
+        """Memory to train with AdamW, `tokens` tokens in one forward and backward pass."""
+        return _TRAINING_COPIES * _FP32_BYTES * self.num_parameters + self.activation_bytes * tokens
+
+
+def cost(model: LanguageModel) -> Cost:
+    """Figures of a model, which may be on the meta device."""
+    config = model.config
+    tables = {
+        id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, nn.Embedding)
+    }
+    tables[id(model.head_weight)] = model.head_weight.numel()
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    # Two operations for each weight a token meets, and twice as many backward. In attention a token meets half a
+    # context on average: 2 C multiplications for each position it sees, one C in the scores and one in the mixture.
+    matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
+    products = matrices - sum(tables.values()) + model.head_weight.numel()
+    attention_width = config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    flops = 6 * products + 6 * attention_width * config.max_position_embeddings
+    cache_width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return Cost(
+        num_parameters=num_parameters,
+        table_parameters=sum(tables.values()),
+        training_flops=flops,
+        cache_bytes=_FP32_BYTES * cache_width * config.max_position_embeddings,
+        activation_bytes=_activation_bytes(model) // _SAMPLE_TOKENS,
+    )
+
+
+def _activation_bytes(model: LanguageModel) -> int:
+    """Bytes that autograd keeps for the backward pass of `_SAMPLE_TOKENS` tokens, the loss included."""
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    input_ids = torch.zeros(1, _SAMPLE_TOKENS, dtype=torch.long, device=model.head_weight.device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        F.cross_entropy(model(input_ids).flatten(0, 1), input_ids.flatten())
+    return sum(storage.nbytes() for storage in kept.values())

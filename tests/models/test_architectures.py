@@ -1,0 +1,198 @@
+"""What every architecture promises, checked for each public file in `inkling/models`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from inkling import models
+from inkling.models import KVCache, LanguageModel
+
+SHAPE = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 40,
+}
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "gpt2": [{}],
+    "llama": [{}, {"tie_word_embeddings": True, "num_key_value_heads": 2}, {"attention_bias": True, "head_dim": 12}],
+    "qwen3": [{}, {"tie_word_embeddings": True, "num_key_value_heads": 2}, {"rope_theta": 500.0, "head_dim": 20}],
+}
+
+
+def cases() -> list[Any]:
+    """Every architecture in its plain form, and in the variants that it has."""
+    return [
+        pytest.param({"model_type": name, **SHAPE, **variant}, id="-".join([name, *variant]))
+        for name in models.names()
+        for variant in VARIANTS.get(name, [{}])
+    ]
+
+
+@pytest.fixture(params=cases())
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    """A model with all weights random: freshly drawn ones have zero matrices, which would hide mistakes."""
+    model = models.from_config(request.param)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2, generator=generator)
+    return model.eval()
+
+
+def random_ids(rows: int, length: int) -> Tensor:
+    return torch.randint(0, SHAPE["vocab_size"], (rows, length), generator=torch.Generator().manual_seed(3))
+
+
+def test_shapes(model: LanguageModel) -> None:
+    input_ids = random_ids(3, 11)
+    assert model.hidden(input_ids).shape == (3, 11, 32)
+    assert model(input_ids).shape == (3, 11, 61)
+    assert model.head_weight.shape == (61, 32)
+
+
+@torch.no_grad()
+def test_later_tokens_move_no_earlier_logits(model: LanguageModel) -> None:
+    input_ids = random_ids(2, 20)
+    changed = input_ids.clone()
+    changed[:, 12:] = (changed[:, 12:] + 1) % 61
+    before, after = model(input_ids), model(changed)
+    assert torch.equal(before[:, :12], after[:, :12])
+    assert (before[:, 12:] != after[:, 12:]).any(dim=-1).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunks", [[1] * 20, [13, *[1] * 7], [5, 9, 6], [20]], ids=["ones", "prompt", "chunks", "all"])
+def test_cached_logits_equal_uncached(model: LanguageModel, chunks: list[int]) -> None:
+    input_ids = random_ids(2, 20)
+    cache = KVCache(model.config, 2, 20)
+    cached = torch.cat([model(part, cache=cache) for part in input_ids.split(chunks, dim=1)], dim=1)
+    torch.testing.assert_close(cached, model(input_ids), rtol=1e-5, atol=1e-5)
+    assert cache.length == 20
+
+
+@torch.no_grad()
+def test_prompts_of_different_lengths_share_a_cache(model: LanguageModel) -> None:
+    input_ids, lengths = random_ids(3, 18), [12, 5, 9]
+    longest = max(lengths)
+    cache = KVCache(model.config, 3, longest + 6, padding=[longest - length for length in lengths])
+    prompts = torch.stack([F.pad(row[:n], (longest - n, 0)) for row, n in zip(input_ids, lengths, strict=True)])
+    parts = [model(prompts, cache=cache)[:, -1:]]
+    for step in range(6):
+        tokens = torch.stack([row[n + step : n + step + 1] for row, n in zip(input_ids, lengths, strict=True)])
+        parts.append(model(tokens, cache=cache))
+    together = torch.cat(parts, dim=1)
+    for row, n in enumerate(lengths):
+        alone = model(input_ids[row : row + 1, : n + 6])[0, n - 1 :]
+        torch.testing.assert_close(together[row], alone, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_packed_documents_equal_separate_ones(model: LanguageModel) -> None:
+    input_ids = random_ids(2, 24)
+    borders = [[0, 7, 8, 24], [0, 15, 24]]
+    segment_ids = torch.zeros_like(input_ids)
+    for row, starts in enumerate(borders):
+        for start in starts[1:-1]:
+            segment_ids[row, start:] += 1
+    packed = model(input_ids, segment_ids=segment_ids)
+    for row, starts in enumerate(borders):
+        for start, stop in itertools.pairwise(starts):
+            alone = model(input_ids[row : row + 1, start:stop])[0]
+            torch.testing.assert_close(packed[row, start:stop], alone, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("packed", [False, True])
+def test_bf16_attention_on_the_cpu_stays_near_fp32(model: LanguageModel, packed: bool) -> None:
+    input_ids = random_ids(2, 24)
+    segment_ids = torch.arange(24).expand(2, 24) // 9 if packed else None
+    exact = model(input_ids, segment_ids=segment_ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(input_ids, segment_ids=segment_ids)
+    assert (rounded.float() - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_every_parameter_gets_a_finite_gradient(model: LanguageModel, precision: torch.dtype) -> None:
+    input_ids = random_ids(2, 16)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        loss = F.cross_entropy(model(input_ids).flatten(0, 1).float(), input_ids.roll(-1, 1).flatten())
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_dropout_acts_in_training_only(model: LanguageModel) -> None:
+    dropping = models.from_config({**model.config.to_dict()}, dropout=0.5)
+    dropping.load_state_dict(model.state_dict())
+    input_ids = random_ids(1, 8)
+    assert torch.equal(dropping.eval()(input_ids), model(input_ids))
+    assert not torch.equal(dropping.train()(input_ids), dropping(input_ids))
+
+
+def test_weights_survive_safetensors_bit_for_bit(model: LanguageModel, tmp_path: Path) -> None:
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    copy = models.from_config(json.loads(json.dumps(model.config.to_dict())))
+    copy.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    input_ids = random_ids(2, 9)
+    assert torch.equal(copy.eval()(input_ids), model(input_ids))
+
+
+@torch.no_grad()
+def test_transformers_opens_it_and_computes_the_same(model: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(model.config.to_dict()))
+    save_file(model.state_dict(), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    theirs, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
+    assert type(theirs).__name__ == model.config.architecture
+    input_ids = random_ids(3, 33)
+    torch.testing.assert_close(model(input_ids), theirs.eval()(input_ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_config_that_transformers_wrote_is_read_back(model: LanguageModel, tmp_path: Path) -> None:
+    config_class = type(transformers.AutoConfig.for_model(model.config.model_type))
+    config_class.from_dict(model.config.to_dict()).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert type(model.config).from_dict(written) == model.config
+
+
+def test_fresh_weights_depend_on_the_seed_alone(model: LanguageModel) -> None:
+    def draw(seed: int) -> dict[str, Tensor]:
+        model.init_weights(torch.Generator().manual_seed(seed))
+        return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    first, _, again, other = draw(5), torch.rand(10), draw(5), draw(6)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("size", ["0.8m", "10m"])
+def test_the_first_loss_is_that_of_guessing(name: str, size: str) -> None:
+    architecture = models.load(name)
+    model = architecture.Model(architecture.Config.from_dict(architecture.SIZES[size]))
+    model.init_weights(torch.Generator().manual_seed(0))
+    V = model.config.vocab_size
+    input_ids = torch.randint(0, V, (4, 65))
+    loss = F.cross_entropy(model(input_ids[:, :-1]).flatten(0, 1), input_ids[:, 1:].flatten())
+    assert abs(loss.item() - math.log(V)) < 0.15
