@@ -180,7 +180,7 @@ def _parse_command_line(
         settings_cls,
         root_parser=parser,
         parse_args_method=parse,
-        cli_shortcuts={**settings_cls.model_config.get("cli_shortcuts", {}), "as_json": "json"},
+        cli_shortcuts={**(settings_cls.model_config.get("cli_shortcuts") or {}), "as_json": "json"},
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     try:

@@ -51,6 +51,11 @@ def memory_bytes() -> tuple[int, int]:
     return min(memory.total, int(text)), min(memory.available, int(text))
 
 
+def disk_free_bytes(folder: Path) -> int:
+    """Free space where `folder` lies."""
+    return shutil.disk_usage(folder).free
+
+
 @cache
 def cpu_features() -> tuple[str, ...]:
     """The vector and matrix extensions that matter here, in the spelling of /proc/cpuinfo; empty where unknown."""

@@ -79,5 +79,4 @@ class LiveProgress:
         self._printed_s = now
         share = f" {done / total:4.0%}" if total else ""
         elapsed_s = now - self._started_s
-        eta = f"  eta {elapsed_s * (total - done) / done:.0f} s" if total and 0 < done < total else ""
-        self.note(f"{phase}{share}  {elapsed_s:.0f} s{eta}  {detail}".rstrip())
+        self.note(f"{phase}{share}  {elapsed_s:.0f} s  {detail}".rstrip())

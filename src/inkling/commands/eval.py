@@ -24,8 +24,8 @@ from inkling.tokenizer import Tokenizer
 class Settings(CommandSettings):
     """Loss, perplexity and bits per byte of a run, over a whole text, beside honest floors.
 
-    The text is the run's validation split, or any file. Bits per byte compare models with different tokenizers; loss and
-    perplexity do not. The floors are a byte trigram model of the training text, and xz -9.
+    The text is the run's validation split, or any file. Bits per byte compare models with different tokenizers; loss
+    and perplexity do not. The floors are a byte trigram model of the training text, and xz -9.
 
     Example: inkling eval runs/notes
     Example: inkling eval runs/notes --text chapter.txt --json

@@ -79,9 +79,8 @@ def print_summary(out: Path, prepared: Prepared) -> None:
     print(f"split by {manifest['split']}")
     print(f"in    {report['documents_in']:>8,} documents {report['bytes_in'] / 1e6:>9.2f} MB")
     for reason, dropped in report["dropped"].items():
-        print(
-            f"  dropped {dropped['documents']:>6,} {dropped['bytes'] / 1e6:>9.2f} MB  {reason}: {dropped['examples'][0][:90]}"
-        )
+        count, megabytes, example = dropped["documents"], dropped["bytes"] / 1e6, dropped["examples"][0][:90]
+        print(f"  dropped {count:>6,} {megabytes:>9.2f} MB  {reason}: {example}")
     print(f"kept  {report['documents_kept']:>8,} documents {report['bytes_kept'] / 1e6:>9.2f} MB")
     for split, counts in manifest["splits"].items():
         per_token = counts["num_bytes"] / max(counts["num_tokens"], 1)

@@ -58,7 +58,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}. Start a run: inkling demo, or inkling train")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob(f"*/{checkpoint.RUN_FILE}"), key=lambda path: path.stat().st_mtime):
         try:
             record = checkpoint.read_run(path.parent)

@@ -1,4 +1,4 @@
-"""Sources of text, and reading them into documents. What cannot be read is passed on with its reason, never lost silently."""
+"""Sources of text, and reading them into documents. What cannot be read is passed on with its reason, never lost."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class PackedWindows:
         if batch_size > self.windows_per_epoch:
             raise DataError(
                 f"the training text has {self.windows_per_epoch:,} windows of {context:,} tokens, less than a batch of "
-                f"{batch_size:,}. Lower --batch-size to {self.windows_per_epoch:,}, lower --context, or prepare more text"
+                f"{batch_size:,}. Lower --batch-size to {self.windows_per_epoch:,} or --context, or prepare more text"
             )
         self.split = split
         self.context = context

@@ -1,8 +1,8 @@
 """Files and folders → a data folder: read, clean, drop duplicates, split, tokenize, write shards.
 
 The folder is built beside its place and moved there when it is whole, so a killed run leaves nothing that looks
-finished. Cleaned text and shards are kept in portions; a second run reuses those that are there. Memory is bounded by the size of
-a portion, and the result does not depend on the number of processes.
+finished. Cleaned text and shards are kept in portions; a second run reuses those that are there. Memory is bounded by
+the size of a portion, and the result does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from inkling import files
 from inkling.config import Field, Section
-from inkling.data.clean import clean
+from inkling.data.clean import Profile, clean
 from inkling.data.dedup import ExactDuplicates
 from inkling.data.documents import Document, Skipped, Source, list_sources, read_source
 from inkling.data.shards import Dataset, ShardInfo, SplitName, shard_name, token_dtype, write_manifest, write_shard
@@ -54,7 +56,7 @@ class PrepOptions(Section):
     """Of a new byte-pair encoding, in tokens. Default: 2,048 to 8,192 by the amount of text."""
     pattern: Literal["gpt2", "llama3", "qwen2"] | None = None
     """How a new tokenizer splits text. Default: qwen2 below 16,384 tokens, else llama3."""
-    clean: Literal["auto", "prose", "code", "none"] = "auto"
+    clean: Profile = "auto"
     """Cleaning rules. auto: code for source files, prose for the rest. none: the text as it is."""
     split: Literal["auto", "hash", "tail"] = "auto"
     """Validation text. hash: documents chosen by their content. tail: the end of the last text. auto: hash where there
@@ -321,7 +323,7 @@ class _Preparation:
         made: dict[SplitName, ShardInfo] = {}
         for split, documents in texts.items():
             if documents:
-                ids = [[*document, tokenizer.eot_id] for document in tokenizer.encode_batch(documents)]
+                ids = [np.append(document, tokenizer.eot_id) for document in tokenizer.encode_batch(documents)]
                 num_bytes = sum(len(text.encode()) for text in documents)
                 dtype = token_dtype(tokenizer.vocab_size)
                 made[split] = write_shard(self.folder, shard_name(split, number), ids, num_bytes, dtype)
@@ -396,7 +398,7 @@ def _portions(sources: list[Source]) -> Iterator[list[Source]]:
         yield group
 
 
-def _read_portion(job: tuple[Path, list[Source], str]) -> _Portion:
+def _read_portion(job: tuple[Path, list[Source], Profile]) -> _Portion:
     """Read and clean some sources into `path`. What a killed run left finished is taken as it is."""
     path, sources, profile = job
     portion = _Portion(path)

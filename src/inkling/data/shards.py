@@ -1,7 +1,8 @@
 """The data folder on disk: token shards, their document ends, and the manifest that makes them one whole.
 
 `NNNNN.bin` holds headerless little-endian token ids, `NNNNN.idx` the end of each document in tokens (uint64) from the
-start of its shard; validation shards begin with `val-`. `manifest.json` is written last: a folder without it is unfinished.
+start of its shard; validation shards begin with `val-`. `manifest.json` is written last: without it a folder is
+unfinished.
 """
 
 from __future__ import annotations
@@ -177,7 +178,6 @@ def _shards_of(manifest: dict[str, Any], split: SplitName) -> list[ShardInfo]:
 def _map(path: Path, count: int, dtype: np.dtype[Any]) -> np.ndarray:
     size = path.stat().st_size if path.exists() else 0
     if size != count * dtype.itemsize:
-        raise DataError(
-            f"{path} has {size:,} bytes instead of {count * dtype.itemsize:,}. Prepare the folder again with --overwrite"
-        )
+        wanted = count * dtype.itemsize
+        raise DataError(f"{path} has {size:,} bytes instead of {wanted:,}. Prepare the folder again with --overwrite")
     return np.memmap(path, dtype, mode="r") if count else np.empty(0, dtype)

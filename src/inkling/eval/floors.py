@@ -49,7 +49,8 @@ class TrigramModel:
         seen = self._counts[context * NUM_SYMBOLS + third]
         shorter = self._bigram[second, third]
         known = n > 0
-        return np.where(known, (seen + t * shorter) / np.where(known, n + t, 1), shorter)
+        result: np.ndarray = np.where(known, (seen + t * shorter) / np.where(known, n + t, 1), shorter)
+        return result
 
 
 def trigram_bits_per_byte(train: Iterable[bytes], validation: Iterable[bytes]) -> float:
@@ -76,7 +77,8 @@ def _interpolate(counts: np.ndarray, shorter: np.ndarray) -> np.ndarray:
 
 def _trigram_keys(symbols: np.ndarray) -> np.ndarray:
     """One number for each three symbols in a row: (N) -> (N - 2)."""
-    return (symbols[:-2] * NUM_SYMBOLS + symbols[1:-1]) * NUM_SYMBOLS + symbols[2:]
+    keys: np.ndarray = (symbols[:-2] * NUM_SYMBOLS + symbols[1:-1]) * NUM_SYMBOLS + symbols[2:]
+    return keys
 
 
 def _together(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -79,7 +79,7 @@ def _nats(model: LanguageModel, batch: Batch, device: torch.device) -> float:
     head = model.head_weight
     rows = max(1, MAX_LOGITS // head.shape[0])
     total = 0.0
-    for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+    for part, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
         logits = F.linear(part, head).float()
         total += F.cross_entropy(logits, wanted, reduction="none").double().sum().item()
     return total

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def flatten_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state, each tensor named `<parameter>/<key>`. Learning rates are not state: schedules set them."""
+    """The optimizer's state, each tensor named `<parameter>/<key>`. Schedules set learning rates: they are no state."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()

@@ -184,17 +184,19 @@ class _Symbols:
 
     def _standing(self, left: int, right: int) -> np.ndarray:
         """Places where (left, right) stands now, sorted, without overlaps: "aaa" holds "aa" once."""
-        places = self.places.pop((left << 32) | right)
+        places: np.ndarray = self.places.pop((left << 32) | right)
         places = places[(self.ids[places] == left) & (self.ids[self.next[places]] == right)]
         if left != right or len(places) < 2:
             return places
         index = np.arange(len(places))
         continues = np.concatenate([[False], places[1:] == self.next[places[:-1]]])
         run_start = np.maximum.accumulate(np.where(continues, 0, index))
-        return places[(index - run_start) % 2 == 0]
+        taken: np.ndarray = places[(index - run_start) % 2 == 0]
+        return taken
 
     def _keys(self, places: np.ndarray) -> np.ndarray:
-        return (self.ids[places] << 32) | self.ids[self.next[places]]
+        keys: np.ndarray = (self.ids[places] << 32) | self.ids[self.next[places]]
+        return keys
 
     def _subtract(self, places: np.ndarray) -> None:
         keys, inverse = np.unique(self._keys(places), return_inverse=True)

@@ -56,9 +56,7 @@ def print_report(found: dict[str, Any]) -> None:
     print(f"{found['tokenizer']}: {found['vocab_size']:,} tokens, pattern {found['pattern'] or 'of its own'}")
     if found.get("on_training_text"):
         print("  the text is too short to hold some back: these are figures on the training text itself")
-    print(
-        f"  text             {found['documents']:,} documents, {found['bytes'] / 1e6:.2f} MB, {found['tokens']:,} tokens"
-    )
+    print(f"  text             {found['documents']:,} documents, {found['bytes']:,} bytes, {found['tokens']:,} tokens")
     print(f"  bytes per token  {found['bytes_per_token']:.3f}")
     print(f"  tokens per word  {found['tokens_per_word']:.3f}")
     print(f"  unused tokens    {found['unused']:,}  {' '.join(found['unused_examples'])}")

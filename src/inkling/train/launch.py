@@ -29,6 +29,9 @@ from inkling.train.recompute import recompute_blocks
 from inkling.train.session import Session
 from inkling.train.settings import TrainSettings
 
+MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 262_144
+"""Validation tokens of an evaluation during training: fewer are too noisy to find the best step, more are wasted."""
+
 
 class Reporter(Protocol):
     """Shows progress: `inkling.progress.LiveProgress`."""
@@ -243,7 +246,7 @@ class PretrainingRun:
             precision=choices["precision"],
             average=WeightAverage(self.model, settings.average) if settings.average.decay else None,
         )
-        batches = self._validation_batches(settings.log.eval_tokens)
+        batches = self._validation_batches(settings.log.eval_tokens or self._affordable_eval_tokens())
         return Session(
             self.run,
             self.record,
@@ -256,6 +259,10 @@ class PretrainingRun:
             sample=self._sample,
             on_progress=self._show,
         )
+
+    def _affordable_eval_tokens(self) -> int:
+        """So many that twenty evaluations, a third as dear as training per token, cost about a tenth of the run."""
+        return min(MAX_EVAL_TOKENS, max(MIN_EVAL_TOKENS, int(self.choices["expected_tokens"] / 60)))
 
     def _validation_batches(self, max_tokens: int | None) -> list[Batch]:
         """Batches over the validation split: all of it, or portions evenly spread over it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from inkling.errors import MissingExtraError
 
 LOG_FILE, METRICS_FILE, SAMPLES_FILE = "training.log", "metrics.jsonl", "samples.txt"
 _RULE = "=" * 100
+_SAMPLE_MARK = "---------------- step {} ----------------\n"
 
 
 class RunLog:
@@ -67,7 +69,7 @@ class RunLog:
     def sample(self, step: int, text: str) -> None:
         """One text that the model wrote after `step` steps."""
         with (self.run / SAMPLES_FILE).open("a", encoding="utf-8", newline="\n") as file:
-            file.write(f"--- step {step} ---\n{text}\n\n")
+            file.write(_SAMPLE_MARK.format(step) + text + "\n\n")
 
     def close(self) -> None:
         """Close the files."""
@@ -81,6 +83,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
     path = run / METRICS_FILE
     return list(_whole_lines(path)) if path.exists() else []
+
+
+def read_samples(run: Path) -> list[str]:
+    """The texts of samples.txt, oldest first."""
+    mark = re.escape(_SAMPLE_MARK).replace(r"\{\}", r"\d+")
+    return [text.strip("\n") for text in re.split(mark, (run / SAMPLES_FILE).read_text(encoding="utf-8"))[1:]]
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:

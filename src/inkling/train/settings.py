@@ -66,8 +66,9 @@ class LogSettings(Section):
     """What the samples begin with."""
     sample_tokens: int = Field(128, ge=1)
     """Length of a sample, in tokens."""
-    eval_tokens: int = Field(262_144, ge=1)
-    """Validation tokens of an evaluation during training; the last one takes the whole split."""
+    eval_tokens: int | None = Field(None, ge=1)
+    """Validation tokens of an evaluation during training. Default: so many that evaluating costs a tenth of the run.
+    The last evaluation takes the whole split."""
 
 
 class TrainSettings(CommandSettings):
