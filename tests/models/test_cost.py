@@ -78,7 +78,7 @@ def test_operations_are_those_that_torch_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_activations_are_those_that_autograd_keeps(name: str) -> None:
+def test_activations_are_at_most_a_fifth_above_what_autograd_keeps(name: str) -> None:
     model, T = build(name), 200
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -91,8 +91,8 @@ def test_activations_are_those_that_autograd_keeps(name: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         F.cross_entropy(model(input_ids).flatten(0, 1), input_ids.flatten())
     measured = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in parameters)
-    meta = models.without_memory(model.config)
-    assert models.cost(meta).activation_bytes == pytest.approx(measured / T, rel=0.05)
+    promised = models.cost(models.without_memory(model.config)).activation_bytes
+    assert measured / T <= promised <= 1.2 * measured / T
 
 
 @pytest.mark.parametrize("name", models.names())

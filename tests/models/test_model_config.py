@@ -32,7 +32,7 @@ def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(ModelError, match="did you mean 'llama'"):
         models.load("lama")
     with pytest.raises(ModelError, match="gpt2, llama, qwen3"):
-        models.from_config({"model_type": "mamba"})
+        models.from_config({"model_type": "rwkv7"})
     with pytest.raises(ModelError):
         models.load("_layers")
 

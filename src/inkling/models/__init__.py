@@ -46,7 +46,7 @@ def names() -> list[str]:
 def load(name: str) -> Architecture:
     """The module of an architecture. Raises ModelError for an unknown one."""
     if name not in names():
-        raise ModelError(f"there is no architecture {name!r}{did_you_mean(name, names())}. Run: inkling models")
+        raise ModelError(f"there is no architecture {name!r}{did_you_mean(name, names())}")
     return cast(Architecture, importlib.import_module(f"{__name__}.{name}"))
 
 
@@ -55,7 +55,9 @@ def from_config(config: Mapping[str, Any], *, dropout: float = 0.0) -> LanguageM
 
     Raises ModelError for an architecture or a feature that Inkling does not compute.
     """
-    architecture = load(str(config.get("model_type")))
+    if not isinstance(config.get("model_type"), str):
+        raise ModelError("the configuration names no architecture: it has no model_type")
+    architecture = load(config["model_type"])
     return architecture.Model(architecture.Config.from_dict(config), dropout=dropout)
 
 

@@ -24,7 +24,8 @@ class Cost:
         table_parameters: Those that grow with the vocabulary or the context: embeddings and an untied head.
         training_flops: Operations per token, forward and backward, with windows of the full context.
         cache_bytes: Keys and values of one full context.
-        activation_bytes: What the backward pass needs to find again, per token.
+        activation_bytes: What the backward pass needs to find again, per token; up to a fifth too much, since the meta
+            device keeps more of the attention than the kernels of real devices.
     """
 
     num_parameters: int
