@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from inkling.data.prep import PrepOptions, prep
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +32,29 @@ def test_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("INKLING_TEST_DATA names no folder")
     return Path(folder)
+
+
+def words(seed: int, num_words: int) -> str:
+    """Text with some structure to learn: sentences over a small vocabulary, the same for the same seed."""
+    random = np.random.default_rng(seed)
+    vocabulary = ["the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "and", "we", "read", "über", "12"]
+    chosen = random.choice(len(vocabulary), size=num_words, p=np.arange(1, 15) / 105)
+    pieces = [vocabulary[index] + (".\n" if index % 7 == 3 else " ") for index in chosen]
+    return "".join(pieces)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sixty small text files."""
+    folder = tmp_path_factory.mktemp("texts")
+    for number in range(60):
+        (folder / f"{number:02d}.txt").write_text(words(number, 120), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data folder, at the character level."""
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    prep([str(text_folder)], out, PrepOptions(level="char", val_fraction=0.2), num_workers=1)
+    return out
