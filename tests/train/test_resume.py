@@ -138,7 +138,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(
     assert_same_run(out, uninterrupted)
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_same_weights(uninterrupted: Path, data_folder: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(
+    uninterrupted: Path, data_folder: Path, tmp_path: Path
+) -> None:
     if stored_optimizer(uninterrupted) != "muon":
         pytest.skip("once is enough")
     out = tmp_path / "run"

@@ -5,6 +5,7 @@ The rules follow `docs/decisions/`: they are for 1 to 100 MB of text, which is p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inkling.errors import ModelError, did_you_mean
@@ -14,8 +15,9 @@ MAX_PASSES = 16
 MIN_STEPS = 1000
 MANY_PASSES = 4.0
 _SIZE_BY_TOKENS = [(2e6, "0.8m"), (12e6, "3m"), (60e6, "10m"), (300e6, "27m"), (float("inf"), "124m")]
-_ROUGH_FLOPS = 150e9
-"""Guess of what a small CPU sustains, for the tokens of a run that is limited by time; only the batch depends on it."""
+MUON_SHARE = 0.6
+"""A batch that the user leaves open is enlarged until Muon's own work is below this share of the matrix products."""
+MIN_STEPS_FOR_MUON = 300
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,20 @@ def choose_horizon(
     batch_size: int | None,
     steps: int | None,
     time_s: float | None,
+    tokens_per_s: float | None,
+    muon_share: Callable[[int], float],
 ) -> Horizon:
-    """Tokens to train on, then the batch, then the steps."""
+    """Tokens to train on, then the batch, then the steps.
+
+    Args:
+        num_tokens: In the training text.
+        tokens_per_s: Measured on this machine, where `time_s` limits the run.
+        muon_share: Muon's cost beside the matrix products, as a function of the tokens in a step.
+    """
     reasons = []
     if time_s is not None:
-        tokens = time_s * _ROUGH_FLOPS / (6 * num_parameters)
-        reasons.append(f"horizon: {time_s:.0f} s, roughly {tokens / 1e6:.0f} M tokens")
+        tokens = time_s * (tokens_per_s or 0.0)
+        reasons.append(f"horizon: {time_s:.0f} s, about {tokens / 1e6:.1f} M tokens at the speed measured here")
     elif steps is not None and batch_size is not None:
         tokens = float(steps * batch_size * context)
     else:
@@ -71,8 +81,12 @@ def choose_horizon(
     if batch_size is None:
         # The best batch grows as tokens^0.383 (measured for nanochat); a floor on the number of steps binds small runs.
         law = 81_000 * (tokens / 10e6) ** 0.383
-        tokens_per_step = min(law, tokens / (steps or MIN_STEPS))
-        batch_size = max(4, _power_of_two(tokens_per_step / context))
+        batch_size = max(4, _power_of_two(min(law, tokens / (steps or MIN_STEPS)) / context))
+        while (
+            muon_share(batch_size * context) > MUON_SHARE and tokens / (2 * batch_size * context) >= MIN_STEPS_FOR_MUON
+        ):
+            batch_size *= 2
+        batch_size = min(batch_size, max(1, num_tokens // context))
         reasons.append(f"batch: {batch_size} × {context} = {batch_size * context:,} tokens a step")
     if steps is None and time_s is None:
         steps = max(1, round(tokens / (batch_size * context)))

@@ -110,6 +110,7 @@ class PretrainingRun:
         }
         config = architecture.Config.from_dict(model_config)
         num_parameters = models.num_parameters(config)
+        matrices = _block_matrices(config)
         horizon = defaults.choose_horizon(
             num_parameters=num_parameters,
             num_tokens=dataset.train.num_tokens,
@@ -117,9 +118,11 @@ class PretrainingRun:
             batch_size=settings.batch_size,
             steps=settings.steps,
             time_s=settings.time,
+            tokens_per_s=self._plain_speed(config) if settings.time is not None else None,
+            muon_share=lambda tokens: muon.flops_share(matrices, tokens),
         )
         dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
-        share = muon.flops_share(_block_matrices(config), horizon.batch_size * settings.context)
+        share = muon.flops_share(matrices, horizon.batch_size * settings.context)
         optimizer, optimizer_reason = defaults.choose_optimizer(settings.optimizer, share)
         reasons = [
             f"{size_reason}: {num_parameters:,} parameters ({settings.arch}, {dataset.vocab_size:,} tokens)",
@@ -139,6 +142,18 @@ class PretrainingRun:
             "optimizer": optimizer,
             "reasons": reasons,
         }
+
+    def _plain_speed(self, config: models.ModelConfig) -> float:
+        """Tokens per second of forward and backward on a few sequences, before anything is chosen."""
+        model = models.load(self.settings.arch).Model(config).to(self.device)
+        count = max(1, min(8, self.dataset.train.num_tokens // self.settings.context))
+        windows = PackedWindows(
+            self.dataset.train, context=self.settings.context, batch_size=count, seed=0, eot_id=self.dataset.eot_id
+        )
+        probe = Probe(model, next_token_loss, to_micro_batch(windows.batch(0), slice(None), self.device))
+        start = Choices("fp32", self.settings.machine.threads or machine.usable_cores(), count)
+        free = {"precision", "num_threads"} if self.device.type == "cpu" else {"precision"}
+        return probe.choose(start, free=free, expected_tokens=0)[0].tokens_per_s
 
     def _build_model(self) -> models.LanguageModel:
         architecture = models.load(self.settings.arch)
