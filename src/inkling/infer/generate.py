@@ -1,31 +1,46 @@
-"""One completion at a time, as a stream of text."""
+"""From prompts to completions, with a key-value cache: one as a stream of text, or many side by side.
+
+A prompt begins a document, as in training: the model sees an end-of-text token before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from inkling.errors import ModelError
 from inkling.infer.sampling import SamplingParams, next_token
+from inkling.infer.stops import StopStrings
 from inkling.models import KVCache, LanguageModel
 from inkling.tokenizer import Tokenizer
 
 StopReason = Literal["stop", "length"]
 
+_END_OF_TURN = "<|im_end|>"
+
 
 @dataclass
 class Completion:
-    """What became of a completion: filled while it streams.
+    """What a model wrote after a prompt. It fills while the text is generated.
 
     Attributes:
-        token_ids: Tokens written, an end-of-text token included.
+        text: Whole characters, without special tokens and without the stop string.
+        token_ids: Tokens drawn, the end-of-text token included.
+        num_prompt_tokens: Tokens the model saw before, the end-of-text token included.
+        seed: Gives the same completion again.
         stop_reason: `stop` at an end-of-text token or a stop string, `length` at `max_tokens` or a full context.
     """
 
+    text: str = ""
     token_ids: list[int] = field(default_factory=list)
+    num_prompt_tokens: int = 0
+    seed: int = 0
     stop_reason: StopReason = "length"
 
 
@@ -36,28 +51,33 @@ def generate(
     params: SamplingParams,
     completion: Completion | None = None,
 ) -> Iterator[str]:
-    """Stream what the model writes after `prompt`: whole characters, without special tokens and stop strings.
+    """Stream what the model writes after `prompt`, in pieces that are never empty and never end in half a character.
 
-    The prompt begins a document, as in training: the model sees an end-of-text token before it.
+    Args:
+        model: In evaluation mode.
+        completion: Is filled along the way, for a caller who wants to know more than the text.
 
     Raises:
-        ModelError: The prompt leaves no room in the model's context.
+        ModelError: The prompt leaves no room in the model's context, or the model's numbers are not finite.
     """
-    completion = completion if completion is not None else Completion()
-    prompt_ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
-    room = check_room(model, len(prompt_ids))
-    text = tokenizer.stream()
-    stops = StopStrings(params.stop)
-    for token_id in _tokens(model, prompt_ids, params, min(params.max_tokens, room)):
-        completion.token_ids.append(token_id)
-        if token_id == tokenizer.eot_id and not params.ignore_eos:
-            completion.stop_reason = "stop"
-            break
-        yield stops.push(text.push(token_id))
-        if stops.found:
-            completion.stop_reason = "stop"
-            return
-    yield stops.push(text.finish()) + stops.finish()
+    writer = _Writer(model, tokenizer, prompt, params, Completion() if completion is None else completion)
+    return _stream(model, writer)
+
+
+def generate_batch(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], params: SamplingParams
+) -> list[Completion]:
+    """One completion for each prompt, all generated side by side: a step for many costs little more than for one.
+
+    Each prompt has its own draws from the same seed, so its completion does not depend on its neighbours.
+
+    Raises:
+        ModelError: As `generate`.
+    """
+    writers = [_Writer(model, tokenizer, prompt, params, Completion()) for prompt in prompts]
+    for _ in _steps(model, writers):
+        pass
+    return [writer.completion for writer in writers]
 
 
 def check_room(model: LanguageModel, num_prompt_tokens: int) -> int:
@@ -65,58 +85,88 @@ def check_room(model: LanguageModel, num_prompt_tokens: int) -> int:
     context = model.config.max_position_embeddings
     if num_prompt_tokens >= context:
         raise ModelError(
-            f"the prompt has {num_prompt_tokens:,} tokens, the model's context only {context:,}: shorten the prompt"
+            f"the prompt has {num_prompt_tokens:,} tokens, the model's context only {context:,}: shorten the prompt, "
+            "or keep its end with --truncate-prompt"
         )
     return context - num_prompt_tokens
 
 
-@torch.inference_mode()
-def _step(model: LanguageModel, ids: list[int], cache: KVCache) -> torch.Tensor:
-    """Logits (V,) of what follows `ids`, which continue what is in the cache."""
+class _Writer:
+    """One completion in the making: draws tokens, turns them into text, knows when to stop."""
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, prompt: str, params: SamplingParams, completion: Completion
+    ) -> None:
+        prompt_ids = tokenizer.encode(prompt)
+        if params.truncate_prompt:
+            context = model.config.max_position_embeddings
+            kept = max(context // 2, context - params.max_tokens) - 1
+            prompt_ids = prompt_ids[max(0, len(prompt_ids) - kept) :]
+        self.prompt_ids = [tokenizer.eot_id, *prompt_ids]
+        self.limit = min(params.max_tokens, check_room(model, len(self.prompt_ids)))
+        self.completion = completion
+        self.finished = False
+        completion.num_prompt_tokens = len(self.prompt_ids)
+        completion.seed = secrets.randbelow(2**31) if params.seed is None else params.seed
+        self._params = params
+        self._generator = torch.Generator().manual_seed(completion.seed)
+        self._stream = tokenizer.stream()
+        self._stops = StopStrings(params.stop)
+        self._vocab_size = tokenizer.vocab_size
+        end_ids = {tokenizer.eot_id, tokenizer.special_tokens.get(_END_OF_TURN, tokenizer.eot_id)}
+        self._end_ids = set() if params.ignore_eos else end_ids
+
+    def write(self, logits: Tensor) -> None:
+        """Draw the next token from `logits`, (V,), and add what it completes to the text."""
+        completion = self.completion
+        # The model may have more rows than the tokenizer has tokens. The first end-of-text token is no repetition.
+        token_id = next_token(
+            logits[: self._vocab_size], self._params, self.prompt_ids[1:], completion.token_ids, self._generator
+        )
+        completion.token_ids.append(token_id)
+        ended = token_id in self._end_ids
+        if not ended:
+            completion.text += self._stops.push(self._stream.push(token_id))
+        if not self._stops.found and (ended or len(completion.token_ids) == self.limit):
+            completion.text += self._stops.push(self._stream.finish()) + self._stops.finish()
+            self.finished = True
+        if ended or self._stops.found:
+            completion.stop_reason = "stop"
+            self.finished = True
+
+
+def _stream(model: LanguageModel, writer: _Writer) -> Iterator[str]:
+    shown = 0
+    for _ in _steps(model, [writer]):
+        text = writer.completion.text
+        if len(text) > shown:
+            yield text[shown:]
+            shown = len(text)
+
+
+def _steps(model: LanguageModel, writers: Sequence[_Writer]) -> Iterator[None]:
+    """Let all writers write, one token each a step, until all have finished."""
     device = model.head_weight.device
-    hidden = model.hidden(torch.tensor([ids], device=device), cache=cache)  # (1, T, C)
-    return torch.nn.functional.linear(hidden[0, -1], model.head_weight)
+    active = list(writers)
+    longest = max((len(writer.prompt_ids) for writer in active), default=0)
+    padding = [longest - len(writer.prompt_ids) for writer in active]
+    new_ids = [[0] * pad + writer.prompt_ids for pad, writer in zip(padding, active, strict=True)]
+    num_slots = longest + max((writer.limit for writer in active), default=0)
+    cache = KVCache(model.config, len(active), num_slots, padding=padding, dtype=model.head_weight.dtype, device=device)
+    while active:
+        logits = _next_logits(model, torch.tensor(new_ids, device=device), cache)  # (B, V)
+        for writer, row in zip(active, logits, strict=True):
+            writer.write(row)
+        yield
+        going = [row for row, writer in enumerate(active) if not writer.finished]
+        if len(going) < len(active):
+            cache.keep(going)
+            active = [active[row] for row in going]
+        new_ids = [writer.completion.token_ids[-1:] for writer in active]
 
 
-def _tokens(model: LanguageModel, prompt_ids: list[int], params: SamplingParams, limit: int) -> Iterator[int]:
-    weight = model.head_weight
-    cache = KVCache(model.config, 1, len(prompt_ids) + limit, dtype=weight.dtype, device=weight.device)
-    generator = torch.Generator()
-    generator.seed() if params.seed is None else generator.manual_seed(params.seed)
-    written: list[int] = []
-    new = prompt_ids
-    for _ in range(limit):
-        token_id = next_token(_step(model, new, cache), params, prompt_ids, written, generator)
-        yield token_id
-        written.append(token_id)
-        new = [token_id]
-
-
-class StopStrings:
-    """Looks for stop strings across pieces of text, holding back what may be the beginning of one."""
-
-    def __init__(self, stops: list[str]) -> None:
-        self._stops = [stop for stop in stops if stop]
-        self._held = ""
-        self.found = False
-
-    def push(self, piece: str) -> str:
-        """The text that is safe to show."""
-        text = self._held + piece
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if places:
-            self.found, self._held = True, ""
-            return text[: min(places)]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-    def finish(self) -> str:
-        """What was held back and turned out to be no stop string."""
-        held, self._held = self._held, ""
-        return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
+@torch.inference_mode()
+def _next_logits(model: LanguageModel, input_ids: Tensor, cache: KVCache) -> Tensor:
+    """Logits of what follows `input_ids`, on the CPU, where all draws are made: (B, T) -> (B, V)."""
+    hidden = model.hidden(input_ids, cache=cache)[:, -1]  # (B, T, C) -> (B, C)
+    return F.linear(hidden, model.head_weight).float().cpu()

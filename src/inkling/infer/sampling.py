@@ -1,16 +1,19 @@
 """From logits to the next token.
 
-In this order: repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p, draw.
+In this order, which is that of `transformers`: repetition penalty, presence and frequency penalty, temperature, top-k,
+top-p, min-p, draw. Each filter sees what the one before it left; ties with the last one that top-k keeps stay.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from inkling.config import Field, Section
+from inkling.errors import ModelError
 
 
 class SamplingParams(Section):
@@ -34,6 +37,8 @@ class SamplingParams(Section):
     """Length of the completion, in tokens."""
     stop: list[str] = Field([], max_length=16)
     """Strings that end the completion; they are not part of it."""
+    truncate_prompt: bool = False
+    """Keep the end of a prompt that is too long for the model's context, instead of refusing it."""
     seed: int | None = Field(None, ge=0)
     """Seed of the draws. Default: different each time."""
     ignore_eos: bool = False
@@ -50,14 +55,19 @@ def next_token(
     """Draw the token that follows.
 
     Args:
-        logits: (V,).
-        generator: Source of the draws, on the CPU: the same on every device.
+        logits: (V,), on the generator's device.
+
+    Raises:
+        ModelError: No logit is finite, or one is not a number: the model has diverged in training.
     """
     adjusted = penalise(logits.float(), params, prompt_ids, completion_ids)
+    if not adjusted.max().isfinite():
+        raise ModelError(
+            "the model's output is not finite: its training diverged. Lower the learning rate, train again"
+        )
     if params.temperature == 0:
         return int(adjusted.argmax())
-    probabilities = distribution(adjusted, params)
-    return int(torch.multinomial(probabilities.cpu(), 1, generator=generator))
+    return int(torch.multinomial(distribution(adjusted, params), 1, generator=generator))
 
 
 def penalise(
@@ -76,8 +86,8 @@ def penalise(
 
 
 def distribution(logits: Tensor, params: SamplingParams) -> Tensor:
-    """Probabilities (V,) after temperature, top-k, top-p and min-p; they add up to 1."""
-    logits = logits / params.temperature
+    """Probabilities (V,) after temperature, top-k, top-p and min-p; they add up to 1. Not for temperature 0."""
+    logits = (logits - logits.max()) / params.temperature  # at most 0, so that no temperature overflows
     if 0 < params.top_k < len(logits):
         smallest = logits.topk(params.top_k).values[-1]
         logits = logits.masked_fill(logits < smallest, float("-inf"))
@@ -86,6 +96,5 @@ def distribution(logits: Tensor, params: SamplingParams) -> Tensor:
         before = ordered.cumsum(0) - ordered  # what is likelier than each token
         logits = logits.index_fill(0, order[before >= params.top_p], float("-inf"))
     if params.min_p > 0:
-        probabilities = logits.softmax(0)
-        logits = logits.masked_fill(probabilities < params.min_p * probabilities.max(), float("-inf"))
+        logits = logits.masked_fill(logits < math.log(params.min_p), float("-inf"))  # the likeliest is at 0
     return logits.softmax(0)

@@ -54,6 +54,12 @@ class KVCache:
         """Count `num_tokens` slots as filled, once all layers have stored theirs."""
         self.length += num_tokens
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only, in this order. Copies what they hold."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.keys.device)
+        self.keys, self.values = self.keys[:, index], self.values[:, index]
+        self.padding = None if self.padding is None else self.padding[index]
+
     def positions(self, num_tokens: int) -> Tensor:
         """The place of each new token in its row's text, (T) or with padding (B, T); 0 for the padding itself."""
         slots = torch.arange(self.length, self.length + num_tokens, device=self.keys.device)
