@@ -38,9 +38,13 @@ def test_a_new_folder_appears_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fails_never_appears(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "a") as temporary:
-        (temporary / "config.json").write_text("{}")
-        raise RuntimeError
+    def fail_inside() -> None:
+        with files.new_folder(tmp_path / "a") as temporary:
+            (temporary / "config.json").write_text("{}")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_inside()
     assert list(tmp_path.iterdir()) == []
 
 

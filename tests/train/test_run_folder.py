@@ -181,10 +181,19 @@ def test_bad_requests_end_before_any_work(
 
 
 def test_training_that_diverges_again_and_again_is_given_up(data_folder: Path, tmp_path: Path) -> None:
-    options = {"gradient_factor": 1.0001, "skips_before_rollback": 1, "max_rollbacks": 2}
+    wanted = settings(
+        data_folder,
+        tmp_path / "run",
+        optimizer="adamw",
+        adamw={"lr": 1e30},  # the first update leaves no finite weight
+        guard={"skips_before_rollback": 2, "max_rollbacks": 2},
+        checkpoint={"every": 1},
+    )
     with pytest.raises(TrainingError, match=r"diverged at step .* after 2 roll-backs"):
-        train(settings(data_folder, tmp_path / "run", guard=options, steps=90, loop={"eval_every": 90}))
+        train(wanted)
     log = (tmp_path / "run" / "training.log").read_text()
     assert log.count("ROLLED BACK") == 2
     assert "learning rate × 0.25" in log
     assert checkpoint.read_run(tmp_path / "run").status == "failed"
+    weights, _ = checkpoint.read_tensors(tmp_path / "run" / "model.safetensors", verify=True)
+    assert all(tensor.isfinite().all() for tensor in weights.values())

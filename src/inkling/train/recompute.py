@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TypeVar
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
-def recompute_blocks(model: nn.Module) -> nn.Module:
+
+def recompute_blocks(model: ModelT) -> ModelT:
     """Recompute every block of the model's stack in the backward pass.
 
     Costs about a third more time; saves all activations but one (B, T, C) tensor per block. The numbers stay the same.

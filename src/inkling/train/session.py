@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -83,6 +84,7 @@ class Session:
         self._saved_step = -1
         self._saved_s = time.monotonic()
         self._consistent = True
+        self._went_back_to = ""
 
     # ------------------------------------------------------------ the session
 
@@ -202,7 +204,7 @@ class Session:
             due = step % self.settings.every == 0
         else:
             due = time.monotonic() - self._saved_s >= self.settings.interval
-        if due or step == 0:
+        if (due or step == 0) and not self.trainer.guard.num_skipped_in_row:  # weights that are suspect are not kept
             self.save()
         self._consistent = False
 
@@ -249,6 +251,13 @@ class Session:
         self._saved_step, self._saved_s = state.step, time.monotonic()
         return True
 
+    def _drop_suspect_checkpoint(self) -> None:
+        """Going back to a checkpoint a second time means that it was bad already: the one before is better."""
+        folders = checkpoint.checkpoint_folders(self.run_path)
+        if len(folders) > 1 and folders[-1].name == self._went_back_to:
+            shutil.rmtree(folders.pop())
+        self._went_back_to = folders[-1].name if folders else ""
+
     def _roll_back(self) -> None:
         trainer = self.trainer
         num_rollbacks, rate_scale = trainer.state.num_rollbacks + 1, trainer.state.rate_scale / 2
@@ -258,6 +267,7 @@ class Session:
                 f"training diverged at step {bad_step} and again after {num_rollbacks - 1} roll-backs. "
                 "Lower the learning rate, or look at the data around that step"
             )
+        self._drop_suspect_checkpoint()
         if not self.restore():
             raise TrainingError(f"training diverged at step {bad_step}, and there is no whole checkpoint to go back to")
         trainer.state.num_rollbacks, trainer.state.rate_scale = num_rollbacks, rate_scale

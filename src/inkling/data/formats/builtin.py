@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from inkling.data.formats import code
@@ -33,7 +33,7 @@ def list_files(name: str) -> list[tuple[Path, str]]:
     builtin:python-full   the standard library and all of PyTorch: about 50 MB
     """
     library, torch = _standard_library(), _torch_folder()
-    collections = {
+    collections: dict[str, Callable[[], list[tuple[Path, str]]]] = {
         "builtin:python": lambda: [*_files(library, _LIBRARY_EXCLUDED), *_torch_files(torch, _TORCH_SMALL)],
         "builtin:python-small": lambda: [*_files(library, _LIBRARY_EXCLUDED)],
         "builtin:python-full": lambda: [*_files(library, _LIBRARY_EXCLUDED), *_files(torch, _TORCH_EXCLUDED)],
