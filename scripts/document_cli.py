@@ -1,36 +1,57 @@
-"""Write docs/cli.md from the `--help` of every verb; with --check, fail when it is out of date."""
+"""Write docs/cli.md from the settings of every verb; with --check, fail when it is out of date."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
 
 from inkling import cli
-from inkling.config import load
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+IN_EVERY_VERB = ("config", "debug")
 
 
-def help_of(verb: str) -> str:
-    """What `inkling VERB --help` prints, 100 columns wide."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        load(cli.command_module(verb).Settings, ["--help"], prog=f"inkling {verb}")
-    return printed.getvalue().rstrip()
+def options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """A table row for each option, sections written with a dot."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from options(field.annotation, f"{prefix}{name}.")
+        elif name not in IN_EVERY_VERB:
+            positional = any("CliPositionalArg" in type(part).__name__ for part in field.metadata)
+            shown = name.upper() if positional else f"--{prefix}{name}".replace("_", "-").replace("--as-json", "--json")
+            default = "" if field.is_required() or field.default in (None, "", []) else f"`{field.default}`"
+            description = " ".join((field.description or "").split()).replace("|", "\\|")
+            yield f"| `{shown}` | {default} | {description}{choices(field.annotation)} |"
+
+
+def choices(annotation: Any) -> str:
+    """The values that an option may have, where they can be listed."""
+    candidates = [annotation, *get_args(annotation)]
+    found = [str(value) for one in candidates if get_origin(one) is Literal for value in get_args(one)]
+    return f" One of {', '.join(f'`{value}`' for value in found)}." if found else ""
+
+
+def section(verb: str) -> str:
+    """The part of the page about one verb."""
+    settings = cli.command_module(verb).Settings
+    text = "\n".join(line.removeprefix("    ") for line in (settings.__doc__ or "").strip().splitlines())
+    explanation, _, examples = text.partition("Example: ")
+    shown = "\n".join(line.removeprefix("Example: ") for line in examples.strip().splitlines())
+    table = "\n".join(["| option | default | what it is |", "| --- | --- | --- |", *options(settings)])
+    return f"## inkling {verb}\n\n{explanation.strip()}\n\n```sh\n{shown}\n```\n\n{table}\n"
 
 
 def page() -> str:
     """The whole page."""
-    os.environ["COLUMNS"] = "100"
-    sections = [f"## inkling {verb}\n\n{line}\n\n```\n{help_of(verb)}\n```\n" for verb, line in cli.VERBS.items()]
     return (
-        "# Command line\n\nWritten by `scripts/document_cli.py` from the `--help` of each verb.\n\n"
-        "Settings come from defaults < `--preset` < `--config FILE.yaml` < `INKLING_SECTION__KEY` < the command "
-        "line. Names may be written with `-` or `_`.\n\n" + "\n".join(sections)
-    )
+        "# Command line\n\nWritten by `scripts/document_cli.py`. Settings come from defaults < `--preset` < "
+        "`--config FILE.yaml` < `INKLING_SECTION__KEY` < the command line. Every verb also takes `--config FILE` and "
+        "`--debug`, which shows the traceback of an error. Options that are on or off are turned off with `--no-…`.\n\n"
+    ) + "\n".join(section(verb) for verb in cli.VERBS)
 
 
 def main() -> int:

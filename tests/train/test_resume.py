@@ -51,9 +51,9 @@ def losses(run: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
-def assert_same_run(run: Path, reference: Path) -> None:
+def assert_same_run(run: Path, reference: Path, last_step: int = 12) -> None:
     assert losses(run) == losses(reference)
-    for name in ("model.safetensors", "checkpoints/step-000012/model.safetensors"):
+    for name in ("model.safetensors", f"checkpoints/step-{last_step:06d}/model.safetensors"):
         ours, theirs = load_file(run / name), load_file(reference / name)
         assert ours.keys() == theirs.keys()
         for key in ours:
@@ -138,26 +138,28 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(
     assert_same_run(out, uninterrupted)
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_same_weights(
-    uninterrupted: Path, data_folder: Path, tmp_path: Path
-) -> None:
-    if stored_optimizer(uninterrupted) != "muon":
-        pytest.skip("once is enough")
-    out = tmp_path / "run"
+def test_a_run_that_is_killed_ends_with_the_same_weights(data_folder: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    longer = {"steps": 120, "loop": {"eval_every": 60, "log_every": 1}}
+    train(settings(data_folder, whole, **longer))
     file = tmp_path / "settings.yaml"
-    file.write_text(settings(data_folder, out, optimizer="muon").model_dump_json(exclude={"config", "resume"}))
+    file.write_text(settings(data_folder, out, **longer).model_dump_json(exclude={"config", "resume"}))
     command = [sys.executable, "-m", "inkling", "train"]
     arguments = ["--config", str(file)]
-    for delay_s in (2.6, 3.0):
+    for step in (12, 60):
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not (out / "run.json").exists():
-            time.sleep(0.01)
-        time.sleep(delay_s / 20)
+        while process.poll() is None and latest_step(out) < step:
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        assert step <= latest_step(out) < 120
         arguments = ["--out", str(out), "--resume"]
     subprocess.run([*command, *arguments], check=True, capture_output=True)
-    assert_same_run(out, uninterrupted)
+    assert_same_run(out, whole, last_step=120)
+
+
+def latest_step(run: Path) -> int:
+    return max((int(path.name.rpartition("-")[2]) for path in (run / "checkpoints").glob("step-*")), default=-1)
 
 
 def test_resuming_with_other_settings_is_refused(uninterrupted: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from inkling import checkpoint
-from inkling.config import CommandSettings, Positional
+from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.infer.generate import check_room, generate
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
@@ -24,6 +24,8 @@ class Settings(SamplingParams, CommandSettings):
 
     Example: inkling chat runs/notes --temperature 0.7
     """
+
+    model_config = SettingsConfigDict(cli_shortcuts={"max_tokens": "n"})
 
     run: Positional[Path]
     """Run directory, or any checkpoint folder with the same layout."""

@@ -34,10 +34,8 @@ def start_or_resume(settings: Settings, progress: LiveProgress) -> tuple[Path, R
     if resumed is not None:
         record = checkpoint.read_run(resumed)
         path, settings = resumed, resumed_settings(record, settings)
-        progress.note(f"resuming {path}")
     else:
         path, record = new_run_path(settings), None
-        progress.note(f"new run {path}")
     work = PretrainingRun(path, settings, record, evaluator=evaluator, sample_fn=write_sample, report=progress)
     return path, work.train()
 

@@ -20,7 +20,7 @@ class ScheduleSettings(Section):
     """Steps of linear rise from zero."""
     cooldown: float = Field(0.65, gt=0, le=1)
     """trapezoid: share of the run over which the rate falls at the end."""
-    final: float = Field(0.05, ge=0, le=1)
+    final: float = Field(0.0, ge=0, le=1)
     """Share of the peak rate at the end of trapezoid, cosine and linear."""
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     """plateau: what the rate is multiplied with."""

@@ -79,6 +79,7 @@ class PretrainingRun:
         self.tokenizer = Tokenizer.load(settings.data)
         self.dataset.check_tokenizer(self.tokenizer)
         self.evaluate_fn = evaluator(self.tokenizer)
+        self.report.note(f"{'new run' if record is None else 'resuming'} {run}")
         self.choices: dict[str, Any] = record.choices if record is not None else self._choose()
         self.model = self._build_model()
         self.windows = PackedWindows(

@@ -114,15 +114,25 @@ class TrainSettings(CommandSettings):
     """Print one JSON object with the results on standard output."""
 
     model: ModelSettings = ModelSettings()
+    """Changes to the named size."""
     muon: MuonConfig = MuonConfig()
+    """Muon, and the AdamW beside it."""
     adamw: AdamWConfig = AdamWConfig()
+    """AdamW for everything."""
     schedule: ScheduleSettings = ScheduleSettings()
+    """The learning rate over the run."""
     average: AverageSettings = AverageSettings()
+    """Moving average of the weights."""
     loop: LoopSettings = LoopSettings()
+    """Clipping, evaluations, early stopping."""
     guard: GuardSettings = GuardSettings()
+    """When a step is skipped, and when the run goes back."""
     checkpoint: CheckpointSettings = CheckpointSettings()
+    """What is kept for resuming."""
     machine: MachineSettings = MachineSettings()
+    """How to compute."""
     log: LogSettings = LogSettings()
+    """What is written while training."""
 
     @model_validator(mode="after")
     def _data_or_resume(self) -> TrainSettings:
