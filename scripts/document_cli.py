@@ -21,7 +21,7 @@ def options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from options(field.annotation, f"{prefix}{name}.")
         elif name not in IN_EVERY_VERB:
-            positional = any("CliPositionalArg" in type(part).__name__ for part in field.metadata)
+            positional = any("CliPositionalArg" in repr(part) for part in field.metadata)
             shown = name.upper() if positional else f"--{prefix}{name}".replace("_", "-").replace("--as-json", "--json")
             default = "" if field.is_required() or field.default in (None, "", []) else f"`{field.default}`"
             description = " ".join((field.description or "").split()).replace("|", "\\|")

@@ -35,8 +35,8 @@ class Settings(CommandSettings):
     """Data folder to make, or to use again."""
     out: Path = Path("runs/demo")
     """Run directory."""
-    time: Duration = 140.0
-    """Time to train, such as 140s or 10m. The other phases take about a minute."""
+    time: Duration = 180.0
+    """Time to train, such as 3m or 600s. The other phases take about a minute."""
     size: str = "3m"
     """Named size of the model."""
     vocab_size: int = Field(2048, ge=260)

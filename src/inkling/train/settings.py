@@ -14,6 +14,7 @@ from inkling.optim.adamw import Config as AdamWConfig
 from inkling.optim.muon import Config as MuonConfig
 from inkling.train.guard import GuardSettings
 from inkling.train.loop import LoopSettings
+from inkling.train.presets import PRESETS
 from inkling.train.session import CheckpointSettings
 
 
@@ -84,7 +85,7 @@ class TrainSettings(CommandSettings):
 
     model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
     data: Positional[Path | None] = None
     """Data folder made by `inkling prep`. Not needed with --resume."""
