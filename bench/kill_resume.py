@@ -1,4 +1,4 @@
-"""Kill one short run with SIGKILL at random moments, resume it each time, and compare its end with an uninterrupted one.
+"""Kill one short run with SIGKILL at random moments, resume it each time, compare it with an uninterrupted one.
 
     python bench/kill_resume.py DATA_FOLDER [--kills 20] [--seed 1]
 

@@ -13,7 +13,8 @@ from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import evaluator, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
-from inkling.train.launch import PretrainingRun, new_run_path, resumed_settings, unfinished_runs
+from inkling.train.launch import PretrainingRun
+from inkling.train.resume import new_run_path, resumed_settings, unfinished_runs
 from inkling.train.settings import TrainSettings as Settings
 
 

@@ -14,12 +14,10 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,19 +25,16 @@ import numpy as np
 
 from inkling import files
 from inkling.config import Field, Section
-from inkling.data.clean import Profile, clean
+from inkling.data.account import Account
+from inkling.data.clean import Profile
 from inkling.data.dedup import ExactDuplicates
-from inkling.data.documents import Document, Skipped, Source, list_sources, read_source
+from inkling.data.documents import Source, list_sources
+from inkling.data.portions import Entry, Plan, Portion, portions_of, read_portion, tokenizer_sample
 from inkling.data.shards import Dataset, ShardInfo, SplitName, shard_name, token_dtype, write_manifest, write_shard
-from inkling.data.split import content_hash, is_validation
+from inkling.data.split import is_validation
 from inkling.errors import DataError
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe, train_char
-
-PORTION_BYTES = 16 << 20
-"""Source bytes that are read, cleaned and written together."""
-TOKENIZER_SAMPLE_CHARACTERS = 100_000_000
-_NUM_EXAMPLES = 3
 
 ProgressFn = Callable[[str, float, float | None, str], None]
 """(phase, done, total, detail)"""
@@ -65,39 +60,6 @@ class PrepOptions(Section):
     """Share of the text that is kept for validation."""
     seed: int = Field(0, ge=0)
     """Seed of the split by hash."""
-
-
-@dataclass
-class Account:
-    """What came in, what was dropped and why. `report.json`."""
-
-    num_documents: int = 0
-    num_bytes: int = 0
-    kept_documents: int = 0
-    kept_bytes: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    dropped_bytes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def drop(self, reason: str, num_bytes: int, example: str) -> None:
-        """Count a dropped document."""
-        self.dropped[reason] += 1
-        self.dropped_bytes[reason] += num_bytes
-        if len(self.examples[reason]) < _NUM_EXAMPLES:
-            self.examples[reason].append(example)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "documents_in": self.num_documents,
-            "bytes_in": self.num_bytes,
-            "documents_kept": self.kept_documents,
-            "bytes_kept": self.kept_bytes,
-            "dropped": {
-                reason: {"documents": count, "bytes": self.dropped_bytes[reason], "examples": self.examples[reason]}
-                for reason, count in self.dropped.most_common()
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -181,16 +143,16 @@ class _Preparation:
 
     # ------------------------------------------------------------ phase 1: read and clean
 
-    def _read_and_clean(self) -> list[_Portion]:
+    def _read_and_clean(self) -> list[Portion]:
         """Each portion of the sources as a file of cleaned documents."""
-        groups = list(_portions(self.sources))
+        groups = list(portions_of(self.sources))
         total = sum(source.num_bytes for source in self.sources)
         jobs = [
             (self.folder / "work" / f"text-{number:05d}.jsonl", group, self.options.clean)
             for number, group in enumerate(groups)
         ]
         done, portions = 0, []
-        for portion, group in zip(self._map(_read_portion, jobs), groups, strict=True):
+        for portion, group in zip(self._map(read_portion, jobs), groups, strict=True):
             portions.append(portion)
             done += sum(source.num_bytes for source in group)
             self.on_progress("reading", done, total, f"{done / 1e6:.1f} MB")
@@ -211,10 +173,10 @@ class _Preparation:
 
     # ------------------------------------------------------------ phase 2: duplicates and split
 
-    def _plan(self, portions: list[_Portion]) -> _Plan:
+    def _plan(self, portions: list[Portion]) -> Plan:
         """Which documents are kept, and which are for validation. Looks at hashes and sizes, not at text."""
         seen = ExactDuplicates()
-        kept: list[list[_Entry]] = []
+        kept: list[list[Entry]] = []
         for portion in portions:
             index = portion.index()
             for skipped in index["skipped"]:
@@ -230,13 +192,13 @@ class _Preparation:
                     continue
                 self.account.kept_documents += 1
                 self.account.kept_bytes += num_bytes
-                kept[-1].append(_Entry(number, int(digest, 16), characters))
+                kept[-1].append(Entry(number, int(digest, 16), characters))
         if not self.account.kept_documents:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.account.dropped.most_common(4))
             raise DataError(f"no text is left: all {self.account.num_documents} documents were dropped ({reasons})")
         return self._split(portions, kept)
 
-    def _split(self, portions: list[_Portion], kept: list[list[_Entry]]) -> _Plan:
+    def _split(self, portions: list[Portion], kept: list[list[Entry]]) -> Plan:
         options = self.options
         total = sum(entry.characters for entries in kept for entry in entries)
         chosen = {
@@ -253,18 +215,18 @@ class _Preparation:
             )
         if options.split == "hash" or (options.split == "auto" and usable):
             rule = f"hash: {share:.1%} of the text in {len(chosen)} whole documents, chosen by their content"
-            return _Plan(portions, kept, chosen, None, rule)
+            return Plan(portions, kept, chosen, None, rule)
         cut = int(total * (1 - options.val_fraction) + 1e-9)
         if not 0 < cut < total:
             raise DataError(f"the text has only {total} characters: too few to keep some for validation")
         rule = f"tail: the last {total - cut:,} of {total:,} characters"
         if options.split == "auto":
             self.notes.append(f"validation is the end of the text: {self.account.kept_documents} documents are too few")
-        return _Plan(portions, kept, set(), cut, rule)
+        return Plan(portions, kept, set(), cut, rule)
 
     # ------------------------------------------------------------ phase 3: tokenizer
 
-    def _tokenizer(self, plan: _Plan) -> Tokenizer:
+    def _tokenizer(self, plan: Plan) -> Tokenizer:
         """The given tokenizer, or a new one, trained on training text only."""
         options = self.options
         if options.tokenizer is not None:
@@ -275,7 +237,7 @@ class _Preparation:
         if (finished / "tokenizer.json").exists():
             return Tokenizer.load(finished)
         level, vocab_size = self._size_of_tokenizer()
-        texts = _sample(plan)
+        texts = tokenizer_sample(plan)
         if level == "char":
             tokenizer = train_char(texts)
         else:
@@ -301,7 +263,7 @@ class _Preparation:
 
     # ------------------------------------------------------------ phase 4: encode
 
-    def _encode(self, plan: _Plan, tokenizer: Tokenizer) -> dict[SplitName, list[ShardInfo]]:
+    def _encode(self, plan: Plan, tokenizer: Tokenizer) -> dict[SplitName, list[ShardInfo]]:
         """A training and a validation shard for each portion, where it has such text."""
         shards: dict[SplitName, list[ShardInfo]] = {"train": [], "validation": []}
         done, total = 0, sum(entry.characters for entries in plan.kept for entry in entries)
@@ -313,7 +275,7 @@ class _Preparation:
             self.on_progress("encoding", done, total, f"{sum(i.num_tokens for i in shards['train']):,} tokens")
         return shards
 
-    def _shards_of_portion(self, number: int, plan: _Plan, tokenizer: Tokenizer) -> dict[SplitName, ShardInfo]:
+    def _shards_of_portion(self, number: int, plan: Plan, tokenizer: Tokenizer) -> dict[SplitName, ShardInfo]:
         note = self.folder / "work" / f"shards-{number:05d}.json"
         if note.exists():  # written by a run that was killed later
             return {split: ShardInfo(**info) for split, info in json.loads(note.read_text()).items()}
@@ -329,109 +291,6 @@ class _Preparation:
                 made[split] = write_shard(self.folder, shard_name(split, number), ids, num_bytes, dtype)
         files.write_json(note, {split: asdict(info) for split, info in made.items()})
         return made
-
-
-# ---------------------------------------------------------------- portions of cleaned text
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A kept document: its place in its portion, hash of its text, length."""
-
-    number: int
-    digest: int
-    characters: int
-
-
-@dataclass(frozen=True)
-class _Portion:
-    """Cleaned documents of some sources, one JSON string a line, and beside it what is known about them."""
-
-    path: Path
-
-    def index(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.path.with_suffix(".index.json").read_text(encoding="utf-8"))
-        return content
-
-    def texts(self, numbers: set[int]) -> Iterator[str]:
-        with self.path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file):
-                if number in numbers:
-                    yield json.loads(line)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is kept of each portion, and where the border to validation runs: by hash, or at a character."""
-
-    portions: list[_Portion]
-    kept: list[list[_Entry]]
-    validation: set[int]
-    cut: int | None
-    rule: str
-
-    def texts(self, number: int) -> Iterator[tuple[SplitName, str]]:
-        """The texts of one portion with their split; the document that the cut goes through comes as two."""
-        entries = self.kept[number]
-        before = sum(entry.characters for earlier in self.kept[:number] for entry in earlier)
-        for entry, text in zip(entries, self.portions[number].texts({e.number for e in entries}), strict=True):
-            if self.cut is None:
-                yield ("validation" if entry.digest in self.validation else "train"), text
-            else:
-                head = min(max(self.cut - before, 0), len(text))
-                if head:
-                    yield "train", text[:head]
-                if head < len(text):
-                    yield "validation", text[head:]
-            before += len(text)
-
-
-def _portions(sources: list[Source]) -> Iterator[list[Source]]:
-    """Neighbouring sources, together about PORTION_BYTES."""
-    group: list[Source] = []
-    for source in sources:
-        if group and sum(other.num_bytes for other in group) + source.num_bytes > PORTION_BYTES:
-            yield group
-            group = []
-        group.append(source)
-    if group:
-        yield group
-
-
-def _read_portion(job: tuple[Path, list[Source], Profile]) -> _Portion:
-    """Read and clean some sources into `path`. What a killed run left finished is taken as it is."""
-    path, sources, profile = job
-    portion = _Portion(path)
-    if path.with_suffix(".index.json").exists():
-        return portion
-    documents: list[tuple[str, int, int, str]] = []
-    skipped: list[Skipped] = []
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for source in sources:
-                for item in read_source(source):
-                    result = clean(item, profile) if isinstance(item, Document) else item
-                    if isinstance(result, Skipped):
-                        skipped.append(result)
-                        continue
-                    file.write(json.dumps(result.text) + "\n")
-                    num_bytes = len(result.text.encode())
-                    documents.append((f"{content_hash(result.text):x}", len(result.text), num_bytes, result.source))
-
-    files.write_file(path, write)
-    index = {"documents": documents, "skipped": [asdict(item) for item in skipped]}
-    files.write_json(path.with_suffix(".index.json"), index)
-    return portion
-
-
-def _sample(plan: _Plan) -> Iterator[str]:
-    """Training texts for the tokenizer: all of them, or evenly spaced ones when there is much text."""
-    total = sum(entry.characters for entries in plan.kept for entry in entries)
-    every = -(-total // TOKENIZER_SAMPLE_CHARACTERS)
-    for number in range(len(plan.portions)):
-        training = (text for split, text in plan.texts(number) if split == "train")
-        yield from islice(training, 0, None, every)
 
 
 # ---------------------------------------------------------------- folders

@@ -1,0 +1,54 @@
+"""Which run to work on: a new folder, or one that was interrupted, with the settings it was begun with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inkling import checkpoint
+from inkling.checkpoint import RunRecord
+from inkling.errors import CheckpointError, ConfigError
+from inkling.train.settings import TrainSettings
+
+
+def new_run_path(settings: TrainSettings) -> Path:
+    """Where a new run goes: a folder that does not exist yet, so that no run is ever overwritten."""
+    assert settings.data is not None
+    wanted = settings.out or Path("runs") / settings.data.resolve().name
+    path, number = wanted, 1
+    while path.exists() and any(path.iterdir()):
+        number += 1
+        path = wanted.with_name(f"{wanted.name}-{number}")
+    return path
+
+
+def unfinished_runs(folder: Path) -> list[Path]:
+    """Runs below `folder` that could be resumed, the most recent last."""
+    found = []
+    for path in folder.glob(f"*/{checkpoint.RUN_FILE}"):
+        try:
+            if checkpoint.read_run(path.parent).status != "finished":
+                found.append(path)
+        except CheckpointError:
+            continue
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+_CHANGEABLE = {"steps", "time", "resume", "out", "data", "config", "debug", "as_json", "preset"}
+
+
+def resumed_settings(record: RunRecord, asked: TrainSettings) -> TrainSettings:
+    """The settings of a stored run, with a new length where one was asked for.
+
+    Raises ConfigError for any other setting that differs: it would make the resumed run another run.
+    """
+    stored = TrainSettings(**record.settings)
+    differing = [name for name in asked.model_fields_set - _CHANGEABLE if getattr(asked, name) != getattr(stored, name)]
+    if differing:
+        raise ConfigError(
+            f"a resumed run keeps its settings; {', '.join(sorted(differing))} cannot change. "
+            "Leave it out, or start a new run with --no-resume"
+        )
+    if asked.steps is not None:
+        record.choices["steps"] = asked.steps
+    changes = {name: getattr(asked, name) for name in ("steps", "time") if getattr(asked, name) is not None}
+    return stored.model_copy(update={**changes, "data": Path(record.data["folder"])})
