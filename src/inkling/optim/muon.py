@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ POLAR_EXPRESS = (
 class Config(Section):
     """Muon on the block matrices, AdamW on the rest."""
 
-    lr: float = Field(0.01, gt=0)
+    lr: float = Field(0.02, gt=0)
     """Peak learning rate of the matrices: about the size of the change of a singular value in a step."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Nesterov momentum, reached from 0.85 over `momentum_warmup` steps."""
@@ -40,7 +40,7 @@ class Config(Section):
     """Steps over which momentum rises."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled decay of the matrices, per unit of learning rate."""
-    embedding_lr: float = Field(0.02, gt=0)
+    embedding_lr: float = Field(0.05, gt=0)
     """Peak AdamW learning rate of the embeddings, also where they are the head."""
     head_lr: float = Field(0.004, gt=0)
     """Peak AdamW learning rate of an untied head."""
@@ -52,6 +52,8 @@ class Config(Section):
     """AdamW: decay of the mean of its square."""
     eps: float = Field(1e-10, gt=0)
     """AdamW: keeps the division finite."""
+    orthogonalize_in: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the orthogonalisation. A direction needs few digits; auto takes that of the forward pass."""
 
 
 def build(groups: list[Group], config: Config) -> torch.optim.Optimizer:
@@ -81,6 +83,7 @@ class Muon(torch.optim.Optimizer):
         ]
         super().__init__(param_groups, {})
         self._config = config
+        self._precision = torch.bfloat16 if config.orthogonalize_in == "bf16" else torch.float32
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -98,7 +101,7 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             by_shape[parameter.shape].append(parameter)
         for shape, matrices in by_shape.items():  # equal shapes go through one batched product
-            updates = orthogonalize(torch.stack([self._momentum(parameter) for parameter in matrices]))
+            updates = orthogonalize(torch.stack([self._momentum(p) for p in matrices]), self._precision)
             scale = max(1, shape[0] / shape[1]) ** 0.5
             for parameter, update in zip(matrices, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -143,12 +146,12 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
     """The nearest semi-orthogonal matrix of each: (N, rows, columns) -> the same shape, singular values near 1.
 
-    Works on the smaller side of the matrix. bf16 where a GPU makes that fast; it is precise enough for a direction.
+    Works on the smaller side of the matrix, in `precision`.
     """
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = matrices.to(precision)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

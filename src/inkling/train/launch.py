@@ -13,6 +13,7 @@ import torch
 import inkling
 from inkling import checkpoint, files, machine, models, optim
 from inkling.checkpoint import RunRecord
+from inkling.config import Section
 from inkling.data.loader import Batch, PackedWindows, sequential_windows
 from inkling.data.shards import Dataset
 from inkling.errors import CheckpointError, ConfigError
@@ -23,6 +24,7 @@ from inkling.tokenizer import Tokenizer
 from inkling.train import defaults
 from inkling.train.log import RunLog, plot_losses
 from inkling.train.loop import Limits, StepReport, Trainer
+from inkling.train.precision import autocast
 from inkling.train.pretrain import next_token_loss, pretraining_task, to_micro_batch
 from inkling.train.probe import Choices, Probe, threads
 from inkling.train.recompute import recompute_blocks
@@ -238,7 +240,7 @@ class PretrainingRun:
     def _session(self) -> Session:
         settings, choices = self.settings, self.choices
         optimizer_module = optim.load(choices["optimizer"])
-        optimizer = optimizer_module.build(parameter_groups(self.model), getattr(settings, choices["optimizer"]))
+        optimizer = optimizer_module.build(parameter_groups(self.model), self._optimizer_config())
         task = pretraining_task(
             self.windows,
             batch_size=choices["batch_size"],
@@ -271,14 +273,22 @@ class PretrainingRun:
             RunLog(self.run, tensorboard=settings.log.tensorboard),
             log_every=loop.log_every,
             steps_per_epoch=self.windows.windows_per_epoch / choices["batch_size"],
-            evaluate=lambda: self.evaluate_fn(self.model, batches),
+            evaluate=lambda: self._evaluate(batches),
             sample=self._sample,
             on_progress=self._show,
         )
 
+    def _optimizer_config(self) -> Section:
+        """The settings of the optimizer, what they leave open filled in."""
+        config: Section = getattr(self.settings, self.choices["optimizer"])
+        if isinstance(config, muon.Config) and config.orthogonalize_in == "auto":
+            precision = "fp32" if self.choices["precision"] == "fp32" else "bf16"
+            return config.model_copy(update={"orthogonalize_in": precision})
+        return config
+
     def _affordable_eval_tokens(self) -> int:
-        """So many that twenty evaluations, a third as dear as training per token, cost about a tenth of the run."""
-        return min(MAX_EVAL_TOKENS, max(MIN_EVAL_TOKENS, int(self.choices["expected_tokens"] / 60)))
+        """So many that twenty evaluations, a third as dear as training per token, cost about a twentieth of the run."""
+        return min(MAX_EVAL_TOKENS, max(MIN_EVAL_TOKENS, int(self.choices["expected_tokens"] / 120)))
 
     def _validation_batches(self, max_tokens: int | None) -> list[Batch]:
         """Batches over the validation split: all of it, or portions evenly spread over it."""
@@ -288,6 +298,11 @@ class PretrainingRun:
             return batches
         every = max(1, -(-self.dataset.validation.num_tokens // max_tokens))
         return batches[::every]
+
+    def _evaluate(self, batches: list[Batch]) -> dict[str, float]:
+        """Scores of the model as it is, in the precision it trains in: the last evaluation is in fp32."""
+        with autocast(self.device, self.choices["precision"]):
+            return self.evaluate_fn(self.model, batches)
 
     def _sample(self) -> str | None:
         log = self.settings.log

@@ -65,11 +65,11 @@ class LogSettings(Section):
     """Write a sample at each evaluation to samples.txt."""
     prompt: str = ""
     """What the samples begin with."""
-    sample_tokens: int = Field(128, ge=1)
+    sample_tokens: int = Field(96, ge=1)
     """Length of a sample, in tokens."""
     eval_tokens: int | None = Field(None, ge=1)
-    """Validation tokens of an evaluation during training. Default: so many that evaluating costs a tenth of the run.
-    The last evaluation takes the whole split."""
+    """Validation tokens of an evaluation during training. Default: so many that all evaluations cost a twentieth of
+    the run. The last one takes the whole split."""
 
 
 class TrainSettings(CommandSettings):
