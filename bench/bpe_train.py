@@ -3,7 +3,7 @@
     python bench/bpe_train.py FILE [--vocab-size 8192] [--pattern qwen2] [--repeats 5] [--threads 1]
 
 Each training runs in a process of its own, the two in turn; user and system time of the process and its children are
-counted. Documents are separated by lines `<|endoftext|>`. Prints one JSON line.
+counted. Documents are separated by lines `<|endoftext|>`. Prints one JSON line; ends with status 1 if merges differ.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 SEPARATOR = "\n<|endoftext|>\n"
@@ -48,7 +50,9 @@ def train_theirs(texts: list[str], num_merges: int, pattern: str, threads: int) 
         ]
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=256 + num_merges, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + num_merges, min_frequency=2, initial_alphabet=alphabet, show_progress=False
+    )
     backend.train_from_iterator(texts, trainer)
     return [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
 
@@ -57,14 +61,16 @@ def child(which: str, options: argparse.Namespace) -> None:
     """Train once and print CPU seconds, peak memory and a hash of the merges."""
     texts = Path(options.file).read_text(encoding="utf-8").split(SEPARATOR)
     train = train_ours if which == "ours" else train_theirs
-    before = cpu_seconds()
+    before, started = cpu_seconds(), time.perf_counter()
     merges = train(texts, options.vocab_size - 256, options.pattern, options.threads)
+    cpu_s, wall_s = cpu_seconds() - before, time.perf_counter() - started
     print(
         json.dumps(
             {
-                "cpu_s": cpu_seconds() - before,
+                "cpu_s": cpu_s,
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
                 "num_merges": len(merges),
+                "wall_s": wall_s,
                 "sha256": hashlib.sha256(json.dumps(merges).encode()).hexdigest(),
             }
         )
@@ -75,6 +81,13 @@ def cpu_seconds() -> float:
     """User and system time of this process and its finished children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:
@@ -100,8 +113,6 @@ def main() -> None:
     ratios = [a["cpu_s"] / b["cpu_s"] for a, b in zip(results["ours"], results["theirs"], strict=True)]
     hashes = {run["sha256"] for runs in results.values() for run in runs}
 
-    import tokenizers
-
     print(
         json.dumps(
             {
@@ -112,18 +123,22 @@ def main() -> None:
                 "threads": options.threads,
                 "cpu_s_ours": round(statistics.median(run["cpu_s"] for run in results["ours"]), 2),
                 "cpu_s_tokenizers": round(statistics.median(run["cpu_s"] for run in results["theirs"]), 2),
+                "wall_s_ours": round(statistics.median(run["wall_s"] for run in results["ours"]), 2),
+                "wall_s_tokenizers": round(statistics.median(run["wall_s"] for run in results["theirs"]), 2),
                 "ratio": [round(value, 3) for value in (min(ratios), statistics.median(ratios), max(ratios))],
                 "peak_mb_ours": round(max(run["peak_mb"] for run in results["ours"])),
                 "peak_mb_tokenizers": round(max(run["peak_mb"] for run in results["theirs"])),
                 "merges_equal": len(hashes) == 1,
                 "num_merges": results["ours"][0]["num_merges"],
                 "repeats": options.repeats,
-                "tokenizers": tokenizers.__version__,
                 "python": platform.python_version(),
-                "machine": platform.machine(),
+                **{package: version(package) for package in ("numpy", "regex", "tokenizers")},
+                "processor": processor(),
+                "cores": os.cpu_count(),
             }
         )
     )
+    sys.exit(len(hashes) != 1)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,22 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
 
 
+def this_process() -> dict[str, Any]:
+    """What tells this process from every other one, also after its number was used again."""
+    return {"host": platform.node(), "pid": os.getpid(), "since": psutil.Process().create_time()}
+
+
+def is_running(process: dict[str, Any]) -> bool:
+    """Whether a process that `this_process` described on this machine is still there."""
+    if process.get("host") != platform.node():
+        return False
+    try:
+        found = psutil.Process(process["pid"])
+        return found.create_time() == process["since"] and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def python_version() -> str:
     """Such as 3.11.7."""
     return platform.python_version()

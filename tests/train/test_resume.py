@@ -167,3 +167,20 @@ def test_resuming_with_other_settings_is_refused(uninterrupted: Path) -> None:
 
     with pytest.raises(ConfigError, match="context cannot change"):
         train(TrainSettings(out=uninterrupted, resume=True, steps=20, context=64))
+
+
+def test_a_run_that_another_process_trains_is_left_alone(data_folder: Path, tmp_path: Path) -> None:
+    from inkling import machine
+    from inkling.errors import CheckpointError
+
+    run = train(settings(data_folder, tmp_path / "run", steps=2))
+    record = checkpoint.read_run(run)
+    record.status = "running"
+    record.sessions[-1]["process"] = machine.this_process()
+    checkpoint.write_run(run, record)
+    with pytest.raises(CheckpointError, match=f"is being trained by process {os.getpid()}"):
+        train(TrainSettings(out=run, resume=True))
+    record.sessions[-1]["process"]["since"] -= 5  # the number was given to a new process
+    checkpoint.write_run(run, record)
+    train(TrainSettings(out=run, resume=True, steps=3))
+    assert checkpoint.read_run(run).results["steps"] == 3

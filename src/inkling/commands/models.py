@@ -30,8 +30,8 @@ class Settings(CommandSettings):
     """List architectures and sizes: exact parameters, memory to run and to train, time per million training tokens.
 
     Memory is for fp32 weights: to run, with the cache of one full context; to train, with AdamW and 2,048 tokens in one
-    pass. Times are of forward and backward passes. Small sizes are timed; the others, marked with ~, are computed from the
-    operations per second of the largest one that was timed.
+    pass. Times are of forward and backward passes. Small sizes are timed; the others, marked with ~, are computed from
+    the operations per second of the largest one that was timed.
 
     Example: inkling models
     Example: inkling models --arch qwen3 --vocab-size 4096 --json

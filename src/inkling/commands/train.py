@@ -14,7 +14,7 @@ from inkling.commands._hooks import evaluator, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train.launch import PretrainingRun
-from inkling.train.resume import new_run_path, resumed_settings, unfinished_runs
+from inkling.train.resume import check_idle, new_run_path, resumed_settings, unfinished_runs
 from inkling.train.settings import TrainSettings as Settings
 
 
@@ -74,11 +74,13 @@ def _run_to_resume(settings: Settings) -> Path | None:
     record = checkpoint.read_run(wanted)
     if record.status == "finished":
         return None
+    check_idle(wanted, record)
     return _ask(wanted, record, settings)
 
 
 def _resumable(path: Path, settings: Settings) -> Path:
     record = checkpoint.read_run(path)
+    check_idle(path, record)
     if record.status == "finished" and settings.steps is None and settings.time is None:
         raise CheckpointError(f"{path} is finished; give --steps or --time to train it further")
     return path
@@ -90,6 +92,7 @@ def _latest_unfinished() -> Path:
         raise CheckpointError(
             "there is no interrupted run in runs/. Name one with --out, or start one with a data folder"
         )
+    check_idle(found[-1], checkpoint.read_run(found[-1]))
     return found[-1]
 
 

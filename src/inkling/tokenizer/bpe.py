@@ -1,7 +1,8 @@
 """A byte-level BPE trainer in numpy (Sennrich et al., arXiv:1508.07909, over bytes as in GPT-2).
 
-The merges are those of Hugging Face's `BpeTrainer` for the same pattern and text, ties included. All unique pretokens
-lie in one flat array; a merge touches only the places where its pair stands, and numpy does them all at once.
+The merges are those of Hugging Face's `BpeTrainer` with `min_frequency=2` for the same pattern and text, ties included.
+All unique pretokens lie in one flat array; a merge touches only the places where its pair stands, and numpy does them
+all at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from inkling.tokenizer.patterns import PATTERNS
 from inkling.tokenizer.stand_ins import BYTE_OF_CHARACTER
 from inkling.tokenizer.tokenizer import cut_at_safe_borders
 
+MIN_PAIR_COUNT = 2
+"""A pair seen once is no pattern: merging it would spell a piece of the text as a token."""
 MAX_UNIQUE_PRETOKENS = 8_000_000
 """Above this many, those seen once are forgotten; measured to cost at most 0.02 bytes per token."""
 _PIECE_CHARACTERS = 2_000
@@ -106,7 +109,7 @@ def learn_merges(
     num_workers: int = 1,
     on_progress: ProgressFn | None = None,
 ) -> list[Merge]:
-    """The first `num_merges` merges for the texts, in order; fewer when the text has no more pairs.
+    """The first `num_merges` merges for the texts, in order; fewer when no pair stands twice any more.
 
     Args:
         pattern: `gpt2`, `llama3` or `qwen2`.
@@ -157,13 +160,13 @@ class _Symbols:
         self._add(starts)
 
     def most_frequent(self) -> tuple[int, int] | None:
-        """The pair that stands most often; among equals the one of the smallest ids."""
+        """The pair that stands most often, among equals the one of the smallest ids; None if none stands twice."""
         while self.queue:
             negative, key = heapq.heappop(self.queue)
             count = self.counts[key]
             if count == -negative:
-                return (key >> 32, key & 0xFFFFFFFF) if count > 0 else None
-            if count > 0:
+                return (key >> 32, key & 0xFFFFFFFF) if count >= MIN_PAIR_COUNT else None
+            if count >= MIN_PAIR_COUNT:
                 heapq.heappush(self.queue, (-count, key))
         return None
 

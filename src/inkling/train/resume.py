@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inkling import checkpoint
+from inkling import checkpoint, machine
 from inkling.checkpoint import RunRecord
 from inkling.errors import CheckpointError, ConfigError
 from inkling.train.settings import TrainSettings
@@ -19,6 +19,13 @@ def new_run_path(settings: TrainSettings) -> Path:
         number += 1
         path = wanted.with_name(f"{wanted.name}-{number}")
     return path
+
+
+def check_idle(run: Path, record: RunRecord) -> None:
+    """Raises CheckpointError while another process trains the run: two would write over each other."""
+    process = record.sessions[-1].get("process", {}) if record.sessions else {}
+    if record.status == "running" and machine.is_running(process):
+        raise CheckpointError(f"{run} is being trained by process {process['pid']}; stop that one first")
 
 
 def unfinished_runs(folder: Path) -> list[Path]:

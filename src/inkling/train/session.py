@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from inkling import checkpoint
+from inkling import checkpoint, machine
 from inkling.checkpoint import RunRecord, TrainingState
 from inkling.config import Duration, Field, Section
 from inkling.errors import CheckpointError, TrainingError
@@ -92,7 +92,7 @@ class Session:
         """Train; save whatever happens. Returns why it ended."""
         began_step = self.trainer.state.step
         self.record.status = "running"
-        self.record.sessions.append({"started": _now(), "from_step": began_step})
+        self.record.sessions.append({"started": _now(), "from_step": began_step, "process": machine.this_process()})
         checkpoint.write_run(self.run_path, self.record)
         stop: Stop | None = None
         try:
