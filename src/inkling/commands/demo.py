@@ -35,7 +35,7 @@ class Settings(CommandSettings):
     """Data folder to make, or to use again."""
     out: Path = Path("runs/demo")
     """Run directory."""
-    time: Duration = 180.0
+    time: Duration = 150.0
     """Time to train, such as 3m or 600s. The other phases take about a minute."""
     size: str = "3m"
     """Named size of the model."""
@@ -73,7 +73,7 @@ def run(settings: Settings) -> int:
 
 def prepare(settings: Settings, progress: LiveProgress) -> None:
     """Make the data folder, unless it is there."""
-    options = PrepOptions(vocab_size=settings.vocab_size, val_fraction=0.05)
+    options = PrepOptions(vocab_size=settings.vocab_size, val_fraction=0.03)
     try:
         prepared = prep([settings.text], settings.data, options, on_progress=progress)
     except KeyboardInterrupt:
