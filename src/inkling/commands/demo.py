@@ -19,6 +19,8 @@ from inkling.tokenizer import Tokenizer
 from inkling.train.log import read_samples
 from inkling.train.settings import LogSettings, TrainSettings
 
+_STOPPED = "stopped. inkling demo goes on where it was; if a run is there already, inkling train --resume does"
+
 
 class Settings(CommandSettings):
     """The whole row, offline, in minutes: text, tokenizer, training, evaluation, samples.
@@ -51,7 +53,6 @@ def run(settings: Settings) -> int:
     """Prepare, train, compare, show. Exit status 130 after Ctrl-C."""
     started = time.monotonic()
     with LiveProgress(quiet=settings.as_json) as progress:
-        prepare(settings, progress)
         train = TrainSettings(
             data=settings.data,
             out=settings.out,
@@ -61,7 +62,11 @@ def run(settings: Settings) -> int:
             resume=False,
             log=LogSettings(prompt="def "),
         )
-        path, record = start_or_resume(train, progress)
+        try:
+            prepare(settings, progress)
+            path, record = start_or_resume(train, progress)
+        except KeyboardInterrupt:  # once a run is there, it saves itself and says so
+            raise InklingError(_STOPPED) from None
         if record.status == "interrupted":
             progress.note(f"stopped. Go on with it:  inkling train --resume --out {path}")
             return 128 + signal.SIGINT
@@ -74,10 +79,7 @@ def run(settings: Settings) -> int:
 def prepare(settings: Settings, progress: LiveProgress) -> None:
     """Make the data folder, unless it is there."""
     options = PrepOptions(vocab_size=settings.vocab_size, val_fraction=0.03)
-    try:
-        prepared = prep([settings.text], settings.data, options, on_progress=progress)
-    except KeyboardInterrupt:
-        raise InklingError("stopped before training began; inkling demo goes on where it was") from None
+    prepared = prep([settings.text], settings.data, options, on_progress=progress)
     splits = prepared.manifest["splits"]
     progress.note(
         f"{settings.data}: {prepared.report['documents_kept']:,} documents, "

@@ -232,7 +232,7 @@ class PretrainingRun:
             try:
                 stop = session.work()
                 if stop != "signal":
-                    self._finish(session)
+                    self._finish_or_leave_unfinished(session)
             finally:
                 log.close()
         return self.record
@@ -316,6 +316,15 @@ class PretrainingRun:
         self.report("training", trainer.progress, 1.0, detail)
 
     # ------------------------------------------------------------ after training
+
+    def _finish_or_leave_unfinished(self, session: Session) -> None:
+        """Stopped here, a run is not finished: resuming it comes straight back to this point."""
+        try:
+            self._finish(session)
+        except BaseException:
+            self.record.status = "interrupted"
+            checkpoint.write_run(self.run, self.record)
+            raise
 
     def _finish(self, session: Session) -> None:
         """Score the best weights over the whole validation split and draw the curve."""

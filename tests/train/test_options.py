@@ -1,0 +1,101 @@
+"""Switches that must change speed or records, and no number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_resume import losses, settings, train
+
+from inkling import checkpoint, models
+from inkling.commands.train import Settings, start_or_resume
+from inkling.progress import LiveProgress
+from inkling.train.launch import PretrainingRun
+from inkling.train.recompute import recompute_blocks
+
+
+def test_recomputing_activations_gives_the_same_gradients() -> None:
+    architecture = models.load("qwen3")
+    shape = {"vocab_size": 20, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = architecture.Config.from_dict({**shape, "intermediate_size": 48, "max_position_embeddings": 16})
+    ids = torch.randint(0, 20, (2, 12))
+    gradients = []
+    for wrap in (lambda model: model, recompute_blocks):
+        model = wrap(architecture.Model(config, dropout=0.2)).train()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+        torch.manual_seed(5)
+        model(ids).square().mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_stays_near_fp32(precision: str, data_folder: Path, tmp_path: Path) -> None:
+    machine = {"compile": "no", "threads": 1, "micro_batch": 4}
+    exact = train(settings(data_folder, tmp_path / "fp32", steps=8, machine={**machine, "precision": "fp32"}))
+    rough = train(settings(data_folder, tmp_path / "low", steps=8, machine={**machine, "precision": precision}))
+    assert losses(rough) != losses(exact)
+    for step, loss in losses(exact).items():
+        assert losses(rough)[step] == pytest.approx(loss, abs=0.05)
+
+
+def test_tensorboard_events_hold_the_losses(data_folder: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(settings(data_folder, tmp_path / "run", steps=4, log={"samples": False, "tensorboard": True}))
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("loss")}
+    assert logged == pytest.approx(losses(run), rel=1e-6)
+
+
+def test_micro_batches_change_the_sum_only_in_its_last_digits(data_folder: Path, tmp_path: Path) -> None:
+    machine = {"precision": "fp32", "compile": "no", "threads": 1}
+    without_dropout = {"model": {"hidden_size": 32, "num_hidden_layers": 1, "dropout": 0.0}}
+    runs = [
+        train(settings(data_folder, tmp_path / str(size), machine={**machine, "micro_batch": size}, **without_dropout))
+        for size in (1, 4)
+    ]
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), abs=1e-4)
+
+
+def test_stopped_in_the_last_evaluation_a_run_is_not_finished(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: Any, session: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PretrainingRun, "_finish", stop)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(data_folder, out, steps=2))
+    assert checkpoint.read_run(out).status == "interrupted"
+    monkeypatch.undo()
+    with LiveProgress(quiet=True) as progress:
+        _, record = start_or_resume(Settings(out=out, resume=True), progress)
+    assert record.status == "finished"
+    assert record.results["steps"] == 2
+    assert record.results["validation"]["val_bits_per_byte"] > 0
+
+
+def test_nothing_is_overwritten_by_a_run_of_the_same_name(data_folder: Path, tmp_path: Path) -> None:
+    first = train(settings(data_folder, tmp_path / "run", steps=1))
+    before = (first / "run.json").read_bytes()
+    second = train(settings(data_folder, tmp_path / "run", steps=1))
+    assert second == tmp_path / "run-2"
+    assert (first / "run.json").read_bytes() == before
+
+
+def test_an_interrupted_run_is_pointed_out_when_nobody_can_be_asked(data_folder: Path, tmp_path: Path) -> None:
+    from inkling.errors import ConfigError
+
+    run = train(settings(data_folder, tmp_path / "run", steps=1))
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    with pytest.raises(ConfigError, match=r"is an interrupted run .*--resume to go on, or --no-resume"):
+        train(settings(data_folder, tmp_path / "run", steps=1))
