@@ -79,4 +79,5 @@ class LiveProgress:
         self._printed_s = now
         share = f" {done / total:4.0%}" if total else ""
         elapsed_s = now - self._started_s
-        self.note(f"{phase}{share}  {elapsed_s:.0f} s  {detail}".rstrip())
+        eta = f"  eta {elapsed_s * (total - done) / done:.0f} s" if total and 0 < done < total and elapsed_s > 1 else ""
+        self.note(f"{phase}{share}  {elapsed_s:.0f} s{eta}  {detail}".rstrip())

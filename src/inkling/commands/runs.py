@@ -6,9 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from inkling.config import CommandSettings, Positional
 from inkling.errors import CheckpointError
 
@@ -35,21 +32,28 @@ def run(settings: Settings) -> None:
     if not rows:
         print(f"there are no runs in {settings.folder}. Start one: inkling demo, or inkling train")
         return
-    table = Table(box=None, header_style="bold")
-    for column in ("run", "status", "architecture", "parameters", "steps", "best val loss", "bits/byte", "started"):
-        table.add_column(column, justify="right" if column in ("parameters", "steps") else "left")
-    for row in rows:
-        table.add_row(
-            row["run"],
-            row["status"],
-            row.get("architecture", ""),
-            f"{row['params']:,}" if "params" in row else "",
-            f"{row['steps']:,}" if row.get("steps") is not None else "",
-            _number(row.get("best_val_loss")),
-            _number(row.get("bits_per_byte")),
-            (row.get("started") or "")[:16].replace("T", " "),
-        )
-    Console().print(table)
+    table = [list(_COLUMNS), *([_cell(row.get(name)) for name in _COLUMNS.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+_COLUMNS = {
+    "run": "run",
+    "status": "status",
+    "architecture": "architecture",
+    "parameters": "params",
+    "steps": "steps",
+    "best val loss": "best_val_loss",
+    "bits per byte": "bits_per_byte",
+    "started": "started",
+}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value or "-")[:80]
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -78,7 +82,3 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

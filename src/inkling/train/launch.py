@@ -308,11 +308,11 @@ class PretrainingRun:
         log = self.settings.log
         return self.sample_fn(self.model, self.tokenizer, log.prompt, log.sample_tokens) if log.samples else None
 
-    def _show(self, trainer: Trainer, report: StepReport, eta: str) -> None:
+    def _show(self, trainer: Trainer, report: StepReport) -> None:
         best = trainer.state.best_loss
         detail = f"loss {report.loss_average:.4f}"
         detail += "" if best is None else f"  val {best:.4f}"
-        detail += f"  {report.tokens_per_s:,.0f} tok/s  eta {eta}"
+        detail += f"  {report.tokens_per_s:,.0f} tokens/s"
         self.report("training", trainer.progress, 1.0, detail)
 
     # ------------------------------------------------------------ after training

@@ -68,7 +68,7 @@ class Session:
         steps_per_epoch: float,
         evaluate: Callable[[], dict[str, float]],
         sample: Callable[[], str | None],
-        on_progress: Callable[[Trainer, StepReport, str], None],
+        on_progress: Callable[[Trainer, StepReport], None],
     ) -> None:
         self.run_path = run
         self.record = record
@@ -147,7 +147,7 @@ class Session:
             self.log.line(f"step {report.step} | SKIPPED | {report.skipped}", level="WARN")
         if report.step % self.log_every == 0 or report.step == 1 or report.skipped is not None:
             self._log_step(report)
-        self.on_progress(self.trainer, report, self._eta())
+        self.on_progress(self.trainer, report)
 
     def _log_step(self, report: StepReport) -> None:
         state = self.trainer.state
