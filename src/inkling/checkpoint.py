@@ -145,7 +145,8 @@ def _explain_failed_write(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "StorageFull" in str(error)
+        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # safetensors gives the number in words only
+        full = getattr(error, "errno", None) in codes or any(f"os error {code}" in str(error) for code in codes)
         reason = "the disk is full; free some space, then run it again with --resume" if full else str(error)
         raise CheckpointError(f"could not write {path}: {reason}. What was saved before is whole") from error
 
