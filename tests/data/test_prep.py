@@ -60,12 +60,14 @@ def test_the_number_of_processes_changes_nothing(
     text_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inkling.data.portions.PORTION_BYTES", 5000)
+    monkeypatch.setattr("inkling.data.prep.SHARD_CHARACTERS", 2000)
     options = PrepOptions(vocab_size=300, val_fraction=0.2)
     one, two = tmp_path / "one", tmp_path / "two"
     prep([str(text_folder)], one, options, num_workers=1)
     prep([str(text_folder)], two, options, num_workers=2)
     assert digest(one) == digest(two)
-    assert len(list(one.glob("0*.bin"))) > 3
+    assert len(list(one.glob("0*.bin"))) > 10
+    assert {*documents(one, "train"), *documents(one, "validation")} == {p.read_text() for p in text_folder.iterdir()}
 
 
 def test_every_document_dropped_is_counted_with_its_reason(tmp_path: Path) -> None:

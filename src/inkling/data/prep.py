@@ -36,6 +36,9 @@ from inkling.errors import DataError
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe, train_char
 
+SHARD_CHARACTERS = 16 << 20
+"""Text that is encoded and written as one shard."""
+
 ProgressFn = Callable[[str, float, float | None, str], None]
 """(phase, done, total, detail)"""
 
@@ -96,8 +99,7 @@ def prep(
         manifest = Dataset.open(out).manifest
         if manifest.get("fingerprint") != fingerprint:
             raise DataError(f"{out} was made from other text or in another way: choose another -o, or add --overwrite")
-        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        return Prepared(manifest, report, was_there=True, notes=[])
+        return Prepared(manifest, _read_json(out / "report.json"), was_there=True, notes=[])
     if out.exists() and not (out / "manifest.json").exists() and any(out.iterdir()):
         raise DataError(f"{out} holds something else; choose another -o")
     with _explain_full_disk(out):
@@ -264,36 +266,57 @@ class _Preparation:
     # ------------------------------------------------------------ phase 4: encode
 
     def _encode(self, plan: Plan, tokenizer: Tokenizer) -> dict[SplitName, list[ShardInfo]]:
-        """A training and a validation shard for each portion, where it has such text."""
+        """Shards of about `SHARD_CHARACTERS`, training and validation text apart, in the order of the portions."""
         shards: dict[SplitName, list[ShardInfo]] = {"train": [], "validation": []}
         done, total = 0, sum(entry.characters for entries in plan.kept for entry in entries)
         for number in range(len(plan.portions)):
-            made = self._shards_of_portion(number, plan, tokenizer)
-            for split, info in made.items():
-                shards[split].append(info)
+            note = self.folder / "work" / f"shards-{number:05d}.json"
+            if note.exists():  # written by a run that was killed later
+                made = {split: [ShardInfo(**info) for info in infos] for split, infos in _read_json(note).items()}
+            else:
+                first = {split: len(infos) for split, infos in shards.items()}
+                made = self._shards_of_portion(number, plan, tokenizer, first)
+                files.write_json(note, {split: [asdict(info) for info in infos] for split, infos in made.items()})
+            for split, infos in made.items():
+                shards[split] += infos
             done += sum(entry.characters for entry in plan.kept[number])
             self.on_progress("encoding", done, total, f"{sum(i.num_tokens for i in shards['train']):,} tokens")
         return shards
 
-    def _shards_of_portion(self, number: int, plan: Plan, tokenizer: Tokenizer) -> dict[SplitName, ShardInfo]:
-        note = self.folder / "work" / f"shards-{number:05d}.json"
-        if note.exists():  # written by a run that was killed later
-            return {split: ShardInfo(**info) for split, info in json.loads(note.read_text()).items()}
-        texts: dict[SplitName, list[str]] = {"train": [], "validation": []}
+    def _shards_of_portion(
+        self, number: int, plan: Plan, tokenizer: Tokenizer, first: dict[SplitName, int]
+    ) -> dict[SplitName, list[ShardInfo]]:
+        """Encode one portion, holding no more than a shard's text in memory; `first` is each split's next number."""
+        made: dict[SplitName, list[ShardInfo]] = {"train": [], "validation": []}
+        waiting: dict[SplitName, list[str]] = {"train": [], "validation": []}
+        size: dict[SplitName, int] = {"train": 0, "validation": 0}
+
+        def write(split: SplitName) -> None:
+            if waiting[split]:
+                name = shard_name(split, first[split] + len(made[split]))
+                made[split].append(self._write_shard(name, waiting[split], tokenizer))
+                waiting[split], size[split] = [], 0
+
         for split, text in plan.texts(number):
-            texts[split].append(text)
-        made: dict[SplitName, ShardInfo] = {}
-        for split, documents in texts.items():
-            if documents:
-                ids = [np.append(document, tokenizer.eot_id) for document in tokenizer.encode_batch(documents)]
-                num_bytes = sum(len(text.encode()) for text in documents)
-                dtype = token_dtype(tokenizer.vocab_size)
-                made[split] = write_shard(self.folder, shard_name(split, number), ids, num_bytes, dtype)
-        files.write_json(note, {split: asdict(info) for split, info in made.items()})
+            waiting[split].append(text)
+            size[split] += len(text)
+            if size[split] >= SHARD_CHARACTERS:
+                write(split)
+        for split in made:
+            write(split)
         return made
+
+    def _write_shard(self, name: str, texts: list[str], tokenizer: Tokenizer) -> ShardInfo:
+        ids = [np.append(document, tokenizer.eot_id) for document in tokenizer.encode_batch(texts)]
+        num_bytes = sum(len(text.encode()) for text in texts)
+        return write_shard(self.folder, name, ids, num_bytes, token_dtype(tokenizer.vocab_size))
 
 
 # ---------------------------------------------------------------- folders
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _fingerprint(sources: list[Source], options: PrepOptions) -> str:

@@ -76,6 +76,7 @@ class PretrainingRun:
         self.settings = settings
         self.report = report
         self.sample_fn = sample_fn
+        self._scores: dict[str, float] = {}
         self.device = pick_device(settings.machine.device)
         self.dataset = Dataset.open(settings.data)
         self.tokenizer = Tokenizer.load(settings.data)
@@ -302,16 +303,17 @@ class PretrainingRun:
     def _evaluate(self, batches: list[Batch]) -> dict[str, float]:
         """Scores of the model as it is, in the precision it trains in: the last evaluation is in fp32."""
         with autocast(self.device, self.choices["precision"]):
-            return self.evaluate_fn(self.model, batches)
+            self._scores = self.evaluate_fn(self.model, batches)
+        return self._scores
 
     def _sample(self) -> str | None:
         log = self.settings.log
         return self.sample_fn(self.model, self.tokenizer, log.prompt, log.sample_tokens) if log.samples else None
 
     def _show(self, trainer: Trainer, report: StepReport) -> None:
-        best = trainer.state.best_loss
         detail = f"loss {report.loss_average:.4f}"
-        detail += "" if best is None else f"  val {best:.4f}"
+        if self._scores:  # none yet in a run that was just resumed
+            detail += f"  val {self._scores['val_loss']:.4f}, {self._scores['val_bits_per_byte']:.3f} bits/byte"
         detail += f"  {report.tokens_per_s:,.0f} tokens/s"
         self.report("training", trainer.progress, 1.0, detail)
 
