@@ -43,6 +43,8 @@ def test_the_text_comes_back_from_the_shards(text_folder: Path, data_folder: Pat
     dataset = Dataset.open(data_folder)
     assert dataset.validation.num_bytes == sum(len(text.encode()) for text in validation)
     dataset.check_checksums()
+    hashes = {source["path"]: source["sha256"] for source in dataset.manifest["sources"]}
+    assert hashes == {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in text_folder.iterdir()}
 
 
 def test_adding_text_moves_no_document_to_the_other_side(text_folder: Path, data_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -106,9 +107,22 @@ def read_portion(job: tuple[Path, list[Source], Profile]) -> Portion:
                     documents.append((f"{content_hash(result.text):x}", len(result.text), num_bytes, result.source))
 
     files.write_file(path, write)
-    index = {"documents": documents, "skipped": [asdict(item) for item in skipped]}
+    index = {
+        "documents": documents,
+        "skipped": [asdict(item) for item in skipped],
+        "sources": [{"path": source.name, "bytes": source.num_bytes, "sha256": _hash(source)} for source in sources],
+    }
     files.write_json(path.with_suffix(".index.json"), index)
     return portion
+
+
+def _hash(source: Source) -> str | None:
+    """SHA-256 of a source's bytes; None when it cannot be read, which the account says too."""
+    try:
+        with source.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def tokenizer_sample(plan: Plan) -> Iterator[str]:

@@ -133,7 +133,7 @@ class _Preparation:
             "fingerprint": fingerprint,
             "split": plan.rule,
             "options": self.options.model_dump(mode="json"),
-            "sources": [{"path": source.name, "bytes": source.num_bytes} for source in self.sources],
+            "sources": [source for portion in portions for source in portion.index()["sources"]],
             "notes": self.notes,
         }
         report = self.account.as_dict()
