@@ -166,7 +166,7 @@ def test_a_folder_that_is_no_run_of_ours(tmp_path: Path, run: Path) -> None:
     [
         ({"size": "huge"}, ModelError, "there is no size 'huge'"),
         ({"arch": "lama"}, ModelError, "did you mean 'llama'"),
-        ({"arch": "gpt2", "model": {"num_key_value_heads": 1}}, ConfigError, "nothing that gpt2 can change"),
+        ({"arch": "gpt2", "model": {"num_key_value_heads": 1}}, ModelError, "as many key-value heads as query heads"),
         ({"context": 100_000}, DataError, "less than one context"),
         ({"batch_size": 100_000}, DataError, "Lower --batch-size to"),
         ({"machine": {"device": "cuda:9"}}, ConfigError, "cannot be used"),

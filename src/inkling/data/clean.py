@@ -17,7 +17,7 @@ from inkling.data.formats import code
 Profile = Literal["auto", "prose", "code", "none"]
 Rule = Callable[[str], bool]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _HTTP_ERROR = re.compile(
     r"\s*(?:<[^>]{0,200}>\s*)*(?:HTTP\s*)?(?:error\s*)?[45]\d\d:?\s*"
     r"(?:not found|forbidden|bad gateway|internal server error|service unavailable|too many requests|unauthorized)",
@@ -29,8 +29,7 @@ _ENCODED = re.compile(r"[A-Za-z0-9+/=]{400,}|(?:\\x[0-9a-fA-F]{2}){100,}|(?:0x[0
 def clean(document: Document, profile: Profile) -> Document | Skipped:
     """The document with its text normalised, or why it is dropped. `none` changes nothing and drops only empty text."""
     if profile == "auto":
-        suffix = PurePath(document.source.partition("#")[0].rpartition(":")[2]).suffix.lower()
-        profile = "code" if suffix in code.SUFFIXES else "prose"
+        profile = "code" if PurePath(document.source).suffix.lower() in code.SUFFIXES else "prose"
     text = document.text if profile == "none" else normalise(document.text)
     for reason, drops in _RULES[profile]:
         if drops(text):
@@ -41,7 +40,7 @@ def clean(document: Document, profile: Profile) -> Document | Skipped:
 
 def normalise(text: str) -> str:
     """Unicode NFC, `\\n` line ends, no control characters but tab, line and form feed."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x85", "\n")
     return unicodedata.normalize("NFC", _CONTROL.sub("", text))
 
 

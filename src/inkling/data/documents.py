@@ -70,7 +70,9 @@ def list_sources(paths: Sequence[str | Path]) -> list[Source]:
             continue
         path = Path(given)
         if not path.exists():
-            raise DataError(f"there is no file or folder {path}")
+            raise DataError(
+                f"there is no file or folder {path}. Check its spelling; it is looked for from the current folder"
+            )
         sources += [_source(file, str(file)) for file in (_walk(path) if path.is_dir() else [path])]
     if not sources:
         raise DataError(f"there are no files in {', '.join(map(str, paths))}. Name a file, or a folder that holds text")
@@ -95,9 +97,12 @@ def _source(path: Path, name: str) -> Source:
 def read_source(source: Source) -> Iterator[Document | Skipped]:
     """The documents of a file, by the format of its suffix; a file of unknown suffix is read as text."""
     from inkling.data import formats
+    from inkling.data.formats import builtin
 
     try:
-        for item in formats.for_path(source.path).read(source.path):
+        prose = source.name.startswith(f"{builtin.PROSE}/")
+        reader = builtin.read_prose if prose else formats.for_path(source.path).read
+        for item in reader(source.path):
             if isinstance(item, Skipped):
                 yield Skipped(
                     source.name, item.reason, item.num_bytes, item.example.replace(str(source.path), source.name)

@@ -105,16 +105,14 @@ class PretrainingRun:
         settings, dataset = self.settings, self.dataset
         architecture = models.load(settings.arch)
         size, size_reason = defaults.choose_size(settings.size, list(architecture.SIZES), dataset.train.num_tokens)
-        changes = settings.model.model_dump(exclude={"dropout"}, exclude_none=True)
         model_config = {
             **architecture.SIZES[size],
-            **changes,
+            **settings.model.model_dump(exclude={"dropout"}, exclude_none=True),
             "model_type": settings.arch,
             "vocab_size": dataset.vocab_size,
             "max_position_embeddings": settings.context,
         }
         config = architecture.Config.from_dict(model_config)
-        _check_taken(changes, config)
         num_parameters = models.num_parameters(config)
         matrices = _block_matrices(config)
         horizon = defaults.choose_horizon(
@@ -341,13 +339,6 @@ class PretrainingRun:
         title = f"{self.run.name}: {self.settings.arch}, {self.record.num_parameters / 1e6:.1f} M parameters"
         plot_losses(self.run, title)
         checkpoint.write_run(self.run, self.record)
-
-
-def _check_taken(changes: dict[str, Any], config: models.ModelConfig) -> None:
-    """Raises ConfigError for a change to the model that its architecture does not have."""
-    for key, value in changes.items():
-        if getattr(config, key, None) != value:
-            raise ConfigError(f"model.{key} is nothing that {config.model_type} can change; leave it out")
 
 
 def _block_matrices(config: models.ModelConfig) -> list[tuple[int, ...]]:

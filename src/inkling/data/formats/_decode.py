@@ -16,7 +16,8 @@ def decode(data: bytes, name: str) -> str | Skipped:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         text = data.decode("utf-8-sig", errors="replace")
-        invalid = text.count("\N{REPLACEMENT CHARACTER}")
+        mark = "\N{REPLACEMENT CHARACTER}"
+        invalid = text.count(mark) - data.count(mark.encode())  # some may have been there
         if invalid > MAX_INVALID_SHARE * len(data):
             example = f"{name}: {invalid} bytes are no UTF-8, the first at byte {error.start}"
             return Skipped(name, "invalid_utf8", len(data), example)

@@ -6,22 +6,28 @@ PSF-2.0 (some modules carry notices of their own), PyTorch BSD-3-Clause.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sysconfig
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from inkling.data.documents import Document, Skipped
 from inkling.data.formats import code
 from inkling.errors import DataError, did_you_mean
+
+PROSE = "builtin:python-prose"
 
 SUFFIXES: tuple[str, ...] = ()  # not a kind of file; its files are source code
 read = code.read
 
+_TOPICS = "pydoc_data"
 _LIBRARY_EXCLUDED = {
     *("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings"),
     *("lib2to3", "pydoc_data", "_pyrepl", "idlelib", "turtledemo", "config"),
 }
-_TORCH_EXCLUDED = {"test", "tests", "testing", "__pycache__", "include", "lib", "bin", "share", "_vendor"}
+_TORCH_EXCLUDED = {"test", "tests", "testing", "_testing", "__pycache__", "include", "lib", "bin", "share", "_vendor"}
 _TORCH_SMALL = ("nn", "optim", "utils", "distributions", "autograd", "amp", "fx", "ao", "cuda", "export", "linalg")
 
 
@@ -31,16 +37,62 @@ def list_files(name: str) -> list[tuple[Path, str]]:
     builtin:python        the standard library and the parts of PyTorch that read like a library: about 20 MB
     builtin:python-small  the standard library: about 10 MB
     builtin:python-full   the standard library and all of PyTorch: about 50 MB
+    builtin:python-prose  what people wrote in these: docstrings and the topics of help(): about PROSEMB MB
     """
     library, torch = _standard_library(), _torch_folder()
     collections: dict[str, Callable[[], list[tuple[Path, str]]]] = {
         "builtin:python": lambda: [*_files(library, _LIBRARY_EXCLUDED), *_torch_files(torch, _TORCH_SMALL)],
         "builtin:python-small": lambda: [*_files(library, _LIBRARY_EXCLUDED)],
         "builtin:python-full": lambda: [*_files(library, _LIBRARY_EXCLUDED), *_files(torch, _TORCH_EXCLUDED)],
+        PROSE: lambda: [
+            *_files(library, _LIBRARY_EXCLUDED),
+            *_files(library / _TOPICS, set()),
+            *_files(torch, _TORCH_EXCLUDED),
+        ],
     }
     if name not in collections:
         raise DataError(f"there is no built-in text {name!r}{did_you_mean(name, collections)}")
     return collections[name]()
+
+
+def read_prose(path: Path) -> Iterator[Document | Skipped]:
+    """The docstrings of a Python file in the order of the file, or the texts of help() topics, as one document."""
+    name = f"{path}#docstrings"
+    for item in code.read(path):
+        if isinstance(item, Skipped):
+            yield item
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of escapes such as "\\d" in other people's code
+                tree = ast.parse(item.text)
+        except SyntaxError as error:
+            yield Skipped(name, "bad_syntax", len(item.text.encode()), f"{path}: {error.msg} in line {error.lineno}")
+            continue
+        texts = _topics(tree) if path.parent.name == _TOPICS else _docstrings(tree)
+        yield Document("\n\n".join(texts), name)
+
+
+def _docstrings(tree: ast.AST) -> Iterator[str]:
+    """Docstrings below a node, each without its indentation, outer ones first."""
+    if isinstance(tree, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        text = ast.get_docstring(tree)
+        if text:
+            yield text
+    for node in ast.iter_child_nodes(tree):
+        yield from _docstrings(node)
+
+
+def _topics(tree: ast.Module) -> Iterator[str]:
+    """The values of the dictionary that holds what `help("topic")` prints."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            for value in node.values:
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    yield value.value.strip()
+
+
+def _is_test(name: str) -> bool:
+    return name.startswith("test_") or name.endswith("_test.py") or name == "conftest.py"
 
 
 def _standard_library() -> Path:
@@ -64,5 +116,5 @@ def _torch_files(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[Path, s
 def _files(folder: Path, excluded: set[str]) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.rglob("*.py")):
         relative = path.relative_to(folder)
-        if not excluded.intersection(relative.parts) and not relative.name.startswith("test_"):
+        if not excluded.intersection(relative.parts) and not _is_test(relative.name):
             yield path, f"{folder.name}/{relative.as_posix()}"

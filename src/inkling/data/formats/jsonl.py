@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from inkling.data.documents import Document, Skipped
 from inkling.data.formats._decode import decode
@@ -13,6 +14,7 @@ SUFFIXES = (".jsonl", ".ndjson")
 
 TEXT_FIELDS = ("text", "content", "body", "article", "document", "story", "code")
 MAX_LINE_BYTES = 64 << 20
+"""A longer line is skipped, so that memory stays bounded."""
 
 
 def read(path: Path) -> Iterator[Document | Skipped]:
@@ -21,8 +23,22 @@ def read(path: Path) -> Iterator[Document | Skipped]:
         number = 0
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
-            if line.strip():
-                yield _read_line(line, f"{path}:{number}")
+            name = f"{path}:{number}"
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                num_bytes = len(line) + _skip_line(file)
+                yield Skipped(name, "too_long", num_bytes, f"{name}: a line of {num_bytes / 1e6:.1f} MB")
+            elif line.strip():
+                yield _read_line(line, name)
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Read to the end of the line; its number of bytes."""
+    num_bytes = 0
+    while part := file.readline(MAX_LINE_BYTES):
+        num_bytes += len(part)
+        if part.endswith(b"\n"):
+            break
+    return num_bytes
 
 
 def _read_line(line: bytes, name: str) -> Document | Skipped:
@@ -31,7 +47,9 @@ def _read_line(line: bytes, name: str) -> Document | Skipped:
         return decoded
     try:
         row = json.loads(decoded)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
+        return Skipped(name, "bad_json", len(line), f"{name}: {error.msg} at column {error.colno}")
+    except (ValueError, RecursionError) as error:  # numbers of too many digits, brackets nested too deep
         return Skipped(name, "bad_json", len(line), f"{name}: {error}")
     text = _text_of(row)
     if text is None:
