@@ -1,8 +1,11 @@
-"""Readers: no input makes an error, and nothing is lost silently."""
+"""Formats: no input makes an error, and nothing is lost silently."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import pydoc_data.topics
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inkling.data import formats
-from inkling.data.clean import clean
 from inkling.data.documents import Document, Skipped, list_sources, read_documents, read_source
-from inkling.data.formats import code, jsonl, text
-from inkling.data.split import content_hash, is_validation
-from inkling.errors import DataError
+from inkling.data.formats import builtin, code, jsonl, text
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -55,84 +55,148 @@ def test_a_text_file_is_one_document_exactly_as_it_is(tmp_path: Path) -> None:
     assert [item.text for item in text.read(tmp_path / "a.txt") if isinstance(item, Document)] == [content]
 
 
-def test_memory_is_bounded_by_cutting_endless_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "MAX_DOCUMENT_BYTES", 1000)
-    (tmp_path / "a.txt").write_text("x" * 2500 + "\n" + "line\n" * 500)
-    items = [item for item in text.read(tmp_path / "a.txt") if isinstance(item, Document)]
-    assert all(len(item.text) <= 1000 for item in items)
-    assert "".join(item.text for item in items) == (tmp_path / "a.txt").read_text()
-
-
-def test_loops_of_links_end(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("text")
-    (tmp_path / "loop").symlink_to(tmp_path)
-    assert [source.path.name for source in list_sources([tmp_path])] == ["a.txt"]
-
-
-def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("text")
-    source = list_sources([tmp_path])[0]
-    (tmp_path / "a.txt").unlink()
-    assert [item.reason for item in read_source(source) if isinstance(item, Skipped)] == ["unreadable"]
-
-
-def test_builtin_python_is_source_code_without_tests() -> None:
-    sources = list_sources(["builtin:python-small"])
-    names = {source.path.name for source in sources}
-    assert {"argparse.py", "json"} & names
-    assert not any(name.startswith("test_") for name in names)
-    assert sum(source.num_bytes for source in sources) > 5e6
-    first = next(iter(read_documents(["builtin:python-small"])))
-    assert first.source.startswith("builtin:python-small/")
-    full = {source.name for source in list_sources(["builtin:python-full"])}
-    assert any("torch/nn/modules" in name for name in full)
+def _texts(path: Path) -> list[str]:
+    items = list(formats.for_path(path).read(path))
+    assert all(isinstance(item, Document) for item in items)
+    return [item.text for item in items if isinstance(item, Document)]
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "content",
+    ["x" * 2500 + "\n" + "line\n" * 500, "é" * 3000, "a" + "🌱" * 1500, "word " * 150 + "\r\n\r\n" + "more " * 400],
+)
+def test_memory_is_bounded_by_cutting_long_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    monkeypatch.setattr(text, "MAX_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(text, "MAX_PIECE_BYTES", 1000)
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    texts = _texts(tmp_path / "a.txt")
+    assert all(len(piece.encode()) <= 1000 for piece in texts)
+    assert "".join(texts) == content
+
+
+def test_long_files_are_cut_between_paragraphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "MAX_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(text, "MAX_PIECE_BYTES", 1000)
+    (tmp_path / "a.txt").write_text("A line.\nAnother line.\n\n" * 100)
+    texts = _texts(tmp_path / "a.txt")
+    assert len(texts) > 2
+    assert all(piece.endswith("Another line.\n\n") for piece in texts)
+
+
+def test_a_file_up_to_the_limit_is_not_cut(tmp_path: Path) -> None:
+    content = "A line.\n\n" * (2 * text.MAX_PIECE_BYTES // 9)
+    (tmp_path / "a.txt").write_text(content)
+    assert _texts(tmp_path / "a.txt") == [content]
+
+
+@FUZZ
+@given(st.lists(st.text(alphabet="ab \n", max_size=9), min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]))
+def test_separator_lines_part_documents(tmp_path: Path, parts: list[str], end: str) -> None:
+    parts = [part + "\n" for part in parts]
+    (tmp_path / "a.txt").write_bytes(f"<|endoftext|>{end}".join(parts).encode())
+    assert _texts(tmp_path / "a.txt") == parts
+
+
+def test_a_separator_at_the_end_begins_nothing_and_one_within_a_line_is_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x <|endoftext|> y\n<|endoftext|>\nz\n<|endoftext|>\n")
+    assert _texts(tmp_path / "a.txt") == ["x <|endoftext|> y\n", "z\n"]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".py", ".unknown"])
+def test_binary_and_other_encodings_are_skipped_with_the_reason(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    for data, reason in [(b"GIF89a\x00\x01", "binary"), ("é".encode("latin-1") * 99, "invalid_utf8")]:
+        path.write_bytes(data)
+        (item,) = formats.for_path(path).read(path)
+        assert isinstance(item, Skipped)
+        assert (item.reason, item.num_bytes) == (reason, len(data))
+        assert str(path) in item.example
+
+
+def test_a_long_binary_file_is_skipped_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "MAX_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(text, "MAX_PIECE_BYTES", 1000)
+    (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 40)
+    assert [(item.reason, item.num_bytes) for item in text.read(tmp_path / "a.txt") if isinstance(item, Skipped)] == [
+        ("binary", 256 * 40)
+    ]
+
+
+def test_a_stray_byte_is_replaced_and_marks_that_were_there_do_not_count(tmp_path: Path) -> None:
+    content = "\N{REPLACEMENT CHARACTER} was here. " * 100
+    (tmp_path / "a.txt").write_bytes(content.encode() + b"\xff")
+    assert _texts(tmp_path / "a.txt") == [content + "\N{REPLACEMENT CHARACTER}"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
     [
-        ("404: Not Found", "http_error"),
-        ("<html><head><title>503 Service Unavailable</title></head></html>", "http_error"),
-        ("QUJD" * 400, "encoded"),
-        ("same line\n" * 40, "repetitive"),
-        ("$%&/()=?*+#" * 40, "symbols"),
-        ("  \n\t", "empty"),
+        (b"{bad", "bad_json"),
+        (b"[" * 100_000, "bad_json"),
+        (b"9" * 5000, "bad_json"),
+        (b'{"n": 1}', "no_text_field"),
+        (b'["text"]', "no_text_field"),
+        (b'{"text": "\x00"}', "binary"),
+        (b'{"text": "\xe9\xe9"}', "invalid_utf8"),
+        (b'{"text": "' + b"x" * 250_000 + b'"}', "too_long"),
     ],
 )
-def test_reasons_of_the_prose_profile(content: str, reason: str) -> None:
-    result = clean(Document(content, "a.txt"), "prose")
-    assert isinstance(result, Skipped)
-    assert result.reason == reason
+def test_a_bad_row_is_named_by_its_line_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes, reason: str
+) -> None:
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 110_000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "one"}\n\n' + line + b'\n{"text": "four"}\n')
+    first, bad, last = jsonl.read(path)
+    assert first == Document("one", f"{path}:1")
+    assert last == Document("four", f"{path}:4")
+    assert isinstance(bad, Skipped)
+    assert (bad.reason, bad.source) == (reason, f"{path}:3")
+    assert bad.num_bytes in (len(line), len(line) + 1)
+    assert bad.example.startswith(f"{path}:3: ")
+    assert len(bad.example) < len(str(path)) + 200
 
 
-def test_code_is_judged_as_code() -> None:
-    braces = "{};\n" * 200
-    assert isinstance(clean(Document(braces, "a.c"), "auto"), Document)
-    minified = "var a=1;" * 400
-    result = clean(Document(minified, "a.js"), "auto")
-    assert isinstance(result, Skipped)
-    assert result.reason == "minified"
-    assert ".py" in code.SUFFIXES
+def test_each_suffix_belongs_to_one_format() -> None:
+    assert formats.names() == ["builtin", "code", "jsonl", "text"]
+    suffixes = [suffix for module in (code, jsonl, text) for suffix in module.SUFFIXES]
+    assert len(set(suffixes)) == len(suffixes)
+    assert formats.for_path(Path("A.PY")) is code
+    assert formats.for_path(Path("a.unknown")) is text
 
 
-def test_normalising_and_leaving_alone() -> None:
-    raw = "e\u0301\r\nx\x00y\ufeff"
-    cleaned = clean(Document(raw, "a.txt"), "prose")
-    assert isinstance(cleaned, Document)
-    assert cleaned.text == "é\nxy\ufeff"
-    untouched = clean(Document(raw, "a.txt"), "none")
-    assert isinstance(untouched, Document)
-    assert untouched.text == raw
+@pytest.mark.parametrize("name", ["builtin:python", "builtin:python-small", "builtin:python-full"])
+def test_builtin_python_is_source_code_without_tests(name: str) -> None:
+    sources = list_sources([name])
+    names = {source.path.name for source in sources}
+    assert {"argparse.py", "dataclasses.py"} <= names
+    assert not {n for n in names if n.startswith("test_") or n.endswith("_test.py") or n == "conftest.py"}
+    folders = {part for source in sources for part in source.name.split("/")[1:-1]}
+    assert not folders & {"test", "tests", "_testing", "idle_test", "encodings", "site-packages"}
+    assert sum(source.num_bytes for source in sources) > 5e6
+    assert any("torch/nn/modules" in source.name for source in sources) == (name != "builtin:python-small")
+    first = next(iter(read_documents([name])))
+    assert first.source == sources[0].name
+    assert first.text == sources[0].path.read_text(encoding="utf-8")
 
 
-def test_the_split_takes_about_its_share_and_depends_on_the_seed() -> None:
-    hashes = [content_hash(str(number)) for number in range(4000)]
-    share = sum(is_validation(value, 0.1, seed=0) for value in hashes) / 4000
-    assert share == pytest.approx(0.1, abs=0.02)
-    assert any(is_validation(v, 0.1, 0) != is_validation(v, 0.1, 1) for v in hashes)
-    assert content_hash(" a\n") == content_hash("a")
+def test_builtin_prose_is_docstrings_and_topics_of_help() -> None:
+    sources = {source.name.partition("/")[2].partition("/")[2]: source for source in list_sources([builtin.PROSE])}
+    (document,) = read_source(next(source for name, source in sources.items() if name == "textwrap.py"))
+    assert isinstance(document, Document)
+    assert document.source.startswith("builtin:python-prose/")
+    assert textwrap.__doc__ is not None
+    assert document.text.startswith(textwrap.__doc__.strip())
+    assert inspect.getdoc(textwrap.TextWrapper.wrap) in document.text
+    assert "import" not in document.text.split()
+    (topics,) = builtin.read_prose(Path(pydoc_data.topics.__file__))
+    assert isinstance(topics, Document)
+    assert topics.text == "\n\n".join(value.strip() for value in pydoc_data.topics.topics.values())
 
 
-def test_no_path_at_all_is_an_error() -> None:
-    with pytest.raises(DataError, match="there are no files"):
-        list_sources([])
+def test_prose_of_a_file_that_does_not_parse_is_skipped_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('"""Text."""\ndef f(:\n')
+    (item,) = builtin.read_prose(tmp_path / "a.py")
+    assert isinstance(item, Skipped)
+    assert item.reason == "bad_syntax"
+    assert item.example.endswith("in line 2")
