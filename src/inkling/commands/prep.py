@@ -24,7 +24,7 @@ class Settings(PrepOptions, CommandSettings):
     model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
 
     paths: Positional[list[str]]
-    """Files, folders, or builtin:python, builtin:python-small, builtin:python-full."""
+    """Files, folders, or builtin:python and its cuts -small, -full and -prose."""
     out: Path
     """Data folder to make."""
     overwrite: bool = False
