@@ -85,7 +85,7 @@ def test_the_name_of_the_source_decides_how_it_is_judged(source: str, reason: st
 
 def test_what_is_dropped_is_named_with_its_size_and_beginning() -> None:
     result = clean(Document("404: Not Found é", "pages/a.txt"), "prose")
-    assert result == Skipped("pages/a.txt", "http_error", 17, "pages/a.txt: 404: Not Found é")
+    assert result == Skipped("http_error", 17, "pages/a.txt: 404: Not Found é")
 
 
 @given(st.text())

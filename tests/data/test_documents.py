@@ -68,7 +68,7 @@ def test_unknown_suffixes_are_text_when_they_hold_text(tmp_path: Path) -> None:
     ]
     skipped = items[1]
     assert isinstance(skipped, Skipped)
-    assert (skipped.source, skipped.num_bytes) == (str(tmp_path / "b.unknown"), 6)
+    assert skipped.num_bytes == 6
     assert str(tmp_path / "b.unknown") in skipped.example
     assert len(list(read_documents([tmp_path]))) == 1
 

@@ -25,7 +25,7 @@ FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCh
 def test_any_bytes_are_documents_or_reasons(tmp_path: Path, suffix: str, lines: list[bytes]) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"\n".join(lines))
-    for item in formats.for_path(path).read(path):
+    for item in read(path):
         assert isinstance(item, (Document, Skipped))
         if isinstance(item, Document):
             item.text.encode()
@@ -40,7 +40,7 @@ def test_any_bytes_are_documents_or_reasons(tmp_path: Path, suffix: str, lines: 
 def test_json_lines_give_the_text_of_each_row(tmp_path: Path, rows: list[dict[str, object]]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    items = list(jsonl.read(path))
+    items = read(path)
     assert len(items) == len(rows)
     for row, item in zip(rows, items, strict=True):
         wanted = next((row[k] for k in ("text", "content") if isinstance(row.get(k), str)), None)
@@ -52,11 +52,16 @@ def test_json_lines_give_the_text_of_each_row(tmp_path: Path, rows: list[dict[st
 def test_a_text_file_is_one_document_exactly_as_it_is(tmp_path: Path) -> None:
     content = "  first\r\n\r\n\tlast é \n"
     (tmp_path / "a.txt").write_bytes(content.encode())
-    assert [item.text for item in text.read(tmp_path / "a.txt") if isinstance(item, Document)] == [content]
+    assert [item.text for item in read(tmp_path / "a.txt") if isinstance(item, Document)] == [content]
+
+
+def read(path: Path) -> list[Document | Skipped]:
+    with path.open("rb") as file:
+        return list(formats.read(file, str(path)))
 
 
 def _texts(path: Path) -> list[str]:
-    items = list(formats.for_path(path).read(path))
+    items = read(path)
     assert all(isinstance(item, Document) for item in items)
     return [item.text for item in items if isinstance(item, Document)]
 
@@ -66,8 +71,7 @@ def _texts(path: Path) -> list[str]:
     ["x" * 2500 + "\n" + "line\n" * 500, "é" * 3000, "a" + "🌱" * 1500, "word " * 150 + "\r\n\r\n" + "more " * 400],
 )
 def test_memory_is_bounded_by_cutting_long_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    monkeypatch.setattr(text, "MAX_WHOLE_BYTES", 1000)
-    monkeypatch.setattr(text, "MAX_PIECE_BYTES", 1000)
+    monkeypatch.setattr(text, "MAX_DOCUMENT_BYTES", 1000)
     (tmp_path / "a.txt").write_bytes(content.encode())
     texts = _texts(tmp_path / "a.txt")
     assert all(len(piece.encode()) <= 1000 for piece in texts)
@@ -75,8 +79,7 @@ def test_memory_is_bounded_by_cutting_long_files(tmp_path: Path, monkeypatch: py
 
 
 def test_long_files_are_cut_between_paragraphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "MAX_WHOLE_BYTES", 1000)
-    monkeypatch.setattr(text, "MAX_PIECE_BYTES", 1000)
+    monkeypatch.setattr(text, "MAX_DOCUMENT_BYTES", 1000)
     (tmp_path / "a.txt").write_text("A line.\nAnother line.\n\n" * 100)
     texts = _texts(tmp_path / "a.txt")
     assert len(texts) > 2
@@ -84,7 +87,7 @@ def test_long_files_are_cut_between_paragraphs(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_file_up_to_the_limit_is_not_cut(tmp_path: Path) -> None:
-    content = "A line.\n\n" * (2 * text.MAX_PIECE_BYTES // 9)
+    content = "A line.\n\n" * (text.MAX_DOCUMENT_BYTES // 9)
     (tmp_path / "a.txt").write_text(content)
     assert _texts(tmp_path / "a.txt") == [content]
 
@@ -107,17 +110,16 @@ def test_binary_and_other_encodings_are_skipped_with_the_reason(tmp_path: Path, 
     path = tmp_path / f"a{suffix}"
     for data, reason in [(b"GIF89a\x00\x01", "binary"), ("é".encode("latin-1") * 99, "invalid_utf8")]:
         path.write_bytes(data)
-        (item,) = formats.for_path(path).read(path)
+        (item,) = read(path)
         assert isinstance(item, Skipped)
         assert (item.reason, item.num_bytes) == (reason, len(data))
         assert str(path) in item.example
 
 
 def test_a_long_binary_file_is_skipped_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "MAX_WHOLE_BYTES", 1000)
-    monkeypatch.setattr(text, "MAX_PIECE_BYTES", 1000)
+    monkeypatch.setattr(text, "MAX_DOCUMENT_BYTES", 1000)
     (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 40)
-    assert [(item.reason, item.num_bytes) for item in text.read(tmp_path / "a.txt") if isinstance(item, Skipped)] == [
+    assert [(item.reason, item.num_bytes) for item in read(tmp_path / "a.txt") if isinstance(item, Skipped)] == [
         ("binary", 256 * 40)
     ]
 
@@ -147,11 +149,11 @@ def test_a_bad_row_is_named_by_its_line_and_the_others_are_read(
     monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 110_000)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "one"}\n\n' + line + b'\n{"text": "four"}\n')
-    first, bad, last = jsonl.read(path)
+    first, bad, last = read(path)
     assert first == Document("one", f"{path}:1")
     assert last == Document("four", f"{path}:4")
     assert isinstance(bad, Skipped)
-    assert (bad.reason, bad.source) == (reason, f"{path}:3")
+    assert bad.reason == reason
     assert bad.num_bytes in (len(line), len(line) + 1)
     assert bad.example.startswith(f"{path}:3: ")
     assert len(bad.example) < len(str(path)) + 200
@@ -161,8 +163,8 @@ def test_each_suffix_belongs_to_one_format() -> None:
     assert formats.names() == ["builtin", "code", "jsonl", "text"]
     suffixes = [suffix for module in (code, jsonl, text) for suffix in module.SUFFIXES]
     assert len(set(suffixes)) == len(suffixes)
-    assert formats.for_path(Path("A.PY")) is code
-    assert formats.for_path(Path("a.unknown")) is text
+    assert formats.for_name("A.PY") is code
+    assert formats.for_name("a.unknown") is text
 
 
 @pytest.mark.parametrize("name", ["builtin:python", "builtin:python-small", "builtin:python-full"])
@@ -176,7 +178,7 @@ def test_builtin_python_is_source_code_without_tests(name: str) -> None:
     assert sum(source.num_bytes for source in sources) > 5e6
     assert any("torch/nn/modules" in source.name for source in sources) == (name != "builtin:python-small")
     first = next(iter(read_documents([name])))
-    assert first.source == sources[0].name
+    assert first.id == sources[0].name
     assert first.text == sources[0].path.read_text(encoding="utf-8")
 
 
@@ -184,19 +186,20 @@ def test_builtin_prose_is_docstrings_and_topics_of_help() -> None:
     sources = {source.name.partition("/")[2].partition("/")[2]: source for source in list_sources([builtin.PROSE])}
     (document,) = read_source(next(source for name, source in sources.items() if name == "textwrap.py"))
     assert isinstance(document, Document)
-    assert document.source.startswith("builtin:python-prose/")
+    assert document.id.startswith("builtin:python-prose/")
     assert textwrap.__doc__ is not None
     assert document.text.startswith(textwrap.__doc__.strip())
     assert inspect.getdoc(textwrap.TextWrapper.wrap) in document.text
     assert "import" not in document.text.split()
-    (topics,) = builtin.read_prose(Path(pydoc_data.topics.__file__))
+    (topics,) = read_source(next(source for name, source in sources.items() if name == "topics.py"))
     assert isinstance(topics, Document)
     assert topics.text == "\n\n".join(value.strip() for value in pydoc_data.topics.topics.values())
 
 
 def test_prose_of_a_file_that_does_not_parse_is_skipped_with_the_line(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text('"""Text."""\ndef f(:\n')
-    (item,) = builtin.read_prose(tmp_path / "a.py")
+    with (tmp_path / "a.py").open("rb") as file:
+        (item,) = builtin.read(file, "a.py")
     assert isinstance(item, Skipped)
     assert item.reason == "bad_syntax"
     assert item.example.endswith("in line 2")

@@ -29,13 +29,13 @@ _ENCODED = re.compile(r"[A-Za-z0-9+/=]{400,}|(?:\\x[0-9a-fA-F]{2}){100,}|(?:0x[0
 def clean(document: Document, profile: Profile) -> Document | Skipped:
     """The document with its text normalised, or why it is dropped. `none` changes nothing and drops only empty text."""
     if profile == "auto":
-        profile = "code" if PurePath(document.source).suffix.lower() in code.SUFFIXES else "prose"
+        profile = "code" if PurePath(document.id).suffix.lower() in code.SUFFIXES else "prose"
     text = document.text if profile == "none" else normalise(document.text)
     for reason, drops in _RULES[profile]:
         if drops(text):
             beginning = " ".join(text[:80].split())
-            return Skipped(document.source, reason, len(document.text.encode()), f"{document.source}: {beginning}")
-    return Document(text, document.source)
+            return Skipped(reason, len(document.text.encode()), f"{document.id}: {beginning}")
+    return Document(text, document.id, document.metadata)
 
 
 def normalise(text: str) -> str:

@@ -1,29 +1,38 @@
-"""Sources of text, and reading them into documents. What cannot be read is passed on with its reason, never lost."""
+"""Documents, and the sources and units of work that they are read from. What cannot be read is passed on with its
+reason, never lost."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
 
 from inkling.errors import DataError
 
 SEPARATOR_LINE = "<|endoftext|>"
+UNIT_BYTES = 16 << 20
+"""A larger file is read in parts of about this, by as many processes as there are."""
+_BORDER_WINDOW_BYTES = 1 << 20
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Document:
-    """A text that is trained on as a whole.
+    """A text that is trained on as a whole. The fields are those of datatrove's `Document`.
 
     Attributes:
-        text: Its text, unchanged.
-        source: Where it comes from, for people.
+        text: Its text.
+        id: Where it comes from, for people: the file, and a place in it.
+        metadata: What else is known about it, JSON-able: the other fields of its row.
     """
 
     text: str
-    source: str
+    id: str
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,10 @@ class Skipped:
 
     Attributes:
         reason: A short code, such as `binary`.
-        example: What a person needs to find it: file and line, or the text's beginning.
+        num_bytes: Its size.
+        example: What a person needs to find it: file and line, and the text's beginning or what is wrong.
     """
 
-    source: str
     reason: str
     num_bytes: int
     example: str
@@ -55,11 +64,31 @@ class Source:
     modified_ns: int
 
 
+@dataclass(frozen=True)
+class Unit:
+    """What one process reads at a time: a source, or a part of a large one that begins and ends between documents.
+
+    Attributes:
+        start: First byte.
+        stop: Byte after the last one; None for the end of the file.
+        first_line: Number of the first line, from 1.
+    """
+
+    source: Source
+    start: int = 0
+    stop: int | None = None
+    first_line: int = 1
+
+    @property
+    def num_bytes(self) -> int:
+        return (self.source.num_bytes if self.stop is None else self.stop) - self.start
+
+
 def list_sources(paths: Sequence[str | Path]) -> list[Source]:
     """All files behind `paths`, folders walked in sorted order, hidden files and folders left out.
 
     `builtin:python` and its cuts name text that is on every machine with Python. Raises DataError when a path does not
-    exist, or when there is no file at all.
+    exist, when a folder cannot be listed, or when there is no file at all.
     """
     from inkling.data.formats import builtin
 
@@ -81,7 +110,11 @@ def list_sources(paths: Sequence[str | Path]) -> list[Source]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Files below a folder, sorted; linked folders are not entered, so that no loop can arise."""
-    for root, folders, names in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}. Give yourself access, or name other paths")
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
         for name in sorted(names):
             path = Path(root) / name
@@ -94,23 +127,89 @@ def _source(path: Path, name: str) -> Source:
     return Source(path, name, status.st_size, status.st_mtime_ns)
 
 
-def read_source(source: Source) -> Iterator[Document | Skipped]:
-    """The documents of a file, by the format of its suffix; a file of unknown suffix is read as text."""
-    from inkling.data import formats
-    from inkling.data.formats import builtin
+# ---------------------------------------------------------------- units
 
+
+def units_of(source: Source) -> Iterator[Unit]:
+    """A source, in parts where its format can be cut and it is large."""
+    from inkling.data import formats
+
+    module = formats.for_name(source.name)
+    if source.num_bytes <= UNIT_BYTES or not hasattr(module, "border"):
+        yield Unit(source)
+        return
+    start, first_line = 0, 1
+    with source.path.open("rb") as file:
+        if b"\0" in file.read(_BORDER_WINDOW_BYTES):  # no text
+            yield Unit(source)
+            return
+        while start < source.num_bytes:
+            stop = min(start + UNIT_BYTES, source.num_bytes)
+            if stop < source.num_bytes:
+                stop = _border_after(file, stop, module)
+            yield Unit(source, start, stop, first_line)
+            file.seek(start)
+            first_line += _count_lines(file, stop - start)
+            start = stop
+
+
+def _border_after(file: BinaryIO, start: int, module: ModuleType) -> int:
+    """The first border between documents from `start` on, or the end of the file."""
+    file.seek(start)
+    while data := file.read(_BORDER_WINDOW_BYTES):
+        found = module.border(data)
+        if found is not None:
+            return start + int(found)
+        start += len(data)
+    return start
+
+
+def _count_lines(file: BinaryIO, num_bytes: int) -> int:
+    count = 0
+    while num_bytes > 0 and (data := file.read(min(num_bytes, _BORDER_WINDOW_BYTES))):
+        count += data.count(b"\n")
+        num_bytes -= len(data)
+    return count
+
+
+def read_unit(unit: Unit) -> Iterator[Document | Skipped]:
+    """The documents of a unit, by the format of its name; a file of unknown suffix is read as text."""
+    from inkling.data import formats
+
+    source = unit.source
     try:
-        prose = source.name.startswith(f"{builtin.PROSE}/")
-        reader = builtin.read_prose if prose else formats.for_path(source.path).read
-        for item in reader(source.path):
-            if isinstance(item, Skipped):
-                yield Skipped(
-                    source.name, item.reason, item.num_bytes, item.example.replace(str(source.path), source.name)
-                )
+        with source.path.open("rb", buffering=_BORDER_WINDOW_BYTES) as file:
+            if unit.start or unit.stop is not None:
+                part = io.BufferedReader(_Part(file, unit.start, unit.num_bytes), _BORDER_WINDOW_BYTES)
+                yield from formats.read(part, source.name, unit.first_line)
             else:
-                yield Document(item.text, item.source.replace(str(source.path), source.name))
+                yield from formats.read(file, source.name)
     except OSError as error:
-        yield Skipped(source.name, "unreadable", source.num_bytes, f"{source.name}: {error.strerror}")
+        yield Skipped("unreadable", unit.num_bytes, f"{source.name}: {error.strerror or error}")
+
+
+class _Part(io.RawIOBase):
+    """A part of a file that reads like a whole one."""
+
+    def __init__(self, file: BinaryIO, start: int, num_bytes: int) -> None:
+        file.seek(start)
+        self._file = file
+        self._left = num_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+def read_source(source: Source) -> Iterator[Document | Skipped]:
+    """The documents of a source."""
+    for unit in units_of(source):
+        yield from read_unit(unit)
 
 
 def read_documents(paths: Sequence[str | Path]) -> Iterator[Document]:

@@ -104,7 +104,7 @@ def read_portion(job: tuple[Path, list[Source], Profile]) -> Portion:
                         continue
                     file.write(json.dumps(result.text) + "\n")
                     num_bytes = len(result.text.encode())
-                    documents.append((f"{content_hash(result.text):x}", len(result.text), num_bytes, result.source))
+                    documents.append((f"{content_hash(result.text):x}", len(result.text), num_bytes, result.id))
 
     files.write_file(path, write)
     index = {

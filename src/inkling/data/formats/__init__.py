@@ -1,13 +1,22 @@
-"""Text formats: one public file is one. Each exports `SUFFIXES` and `read(path)`; a file is matched by its suffix."""
+"""Text formats: one public file is one, matched to a file by its suffix.
+
+Each exports `SUFFIXES` and `read(file, name)`, which turns a binary stream into documents and into what was skipped,
+never raises for what the stream holds, and never holds more of it than its limits say. A format whose files can be cut
+also exports `border(data)`: how many bytes of `data` still belong to the document before, None when all of them do; its
+`read` takes the number of the first line as `first_line`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import PurePath
 from types import ModuleType
+from typing import BinaryIO
 
+from inkling.data.documents import Document, Skipped
 from inkling.data.formats import text
 
 
@@ -22,6 +31,19 @@ def _by_suffix() -> dict[str, ModuleType]:
     return {suffix: module for module in modules for suffix in module.SUFFIXES}
 
 
-def for_path(path: Path) -> ModuleType:
+def for_name(name: str) -> ModuleType:
     """The format of a file, by its suffix; plain text when no format claims it."""
-    return _by_suffix().get(path.suffix.lower(), text)
+    from inkling.data.formats import builtin
+
+    if name.startswith(f"{builtin.PROSE}/"):
+        return builtin
+    return _by_suffix().get(PurePath(name).suffix.lower(), text)
+
+
+def read(file: BinaryIO, name: str, first_line: int = 1) -> Iterator[Document | Skipped]:
+    """The documents of a file, by the format of its name."""
+    module = for_name(name)
+    if hasattr(module, "border"):
+        yield from module.read(file, name, first_line)
+    else:
+        yield from module.read(file, name)

@@ -11,7 +11,7 @@ MAX_INVALID_SHARE = 0.001
 def decode(data: bytes, name: str) -> str | Skipped:
     """UTF-8 text, or why it is none: `binary` or `invalid_utf8`. A few stray bytes become U+FFFD."""
     if b"\0" in data:
-        return Skipped(name, "binary", len(data), f"{name}: holds zero bytes")
+        return Skipped("binary", len(data), f"{name}: holds zero bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -20,5 +20,5 @@ def decode(data: bytes, name: str) -> str | Skipped:
         invalid = text.count(mark) - data.count(mark.encode())  # some may have been there
         if invalid > MAX_INVALID_SHARE * len(data):
             example = f"{name}: {invalid} bytes are no UTF-8, the first at byte {error.start}"
-            return Skipped(name, "invalid_utf8", len(data), example)
+            return Skipped("invalid_utf8", len(data), example)
         return text

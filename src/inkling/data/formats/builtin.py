@@ -11,7 +11,8 @@ import importlib.util
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from inkling.data.documents import Document, Skipped
 from inkling.data.formats import code
@@ -19,8 +20,7 @@ from inkling.errors import DataError, did_you_mean
 
 PROSE = "builtin:python-prose"
 
-SUFFIXES: tuple[str, ...] = ()  # not a kind of file; its files are source code
-read = code.read
+SUFFIXES: tuple[str, ...] = ()  # not a kind of file: code but for the docstrings
 
 _TOPICS = "pydoc_data"
 _LIBRARY_EXCLUDED = {
@@ -55,10 +55,9 @@ def list_files(name: str) -> list[tuple[Path, str]]:
     return collections[name]()
 
 
-def read_prose(path: Path) -> Iterator[Document | Skipped]:
+def read(file: BinaryIO, name: str) -> Iterator[Document | Skipped]:
     """The docstrings of a Python file in the order of the file, or the texts of help() topics, as one document."""
-    name = f"{path}#docstrings"
-    for item in code.read(path):
+    for item in code.read(file, name):
         if isinstance(item, Skipped):
             yield item
             continue
@@ -66,10 +65,10 @@ def read_prose(path: Path) -> Iterator[Document | Skipped]:
             with warnings.catch_warnings(action="ignore"):  # of escapes such as "\\d" in other people's code
                 tree = ast.parse(item.text)
         except SyntaxError as error:
-            yield Skipped(name, "bad_syntax", len(item.text.encode()), f"{path}: {error.msg} in line {error.lineno}")
+            yield Skipped("bad_syntax", len(item.text.encode()), f"{name}: {error.msg} in line {error.lineno}")
             continue
-        texts = _topics(tree) if path.parent.name == _TOPICS else _docstrings(tree)
-        yield Document("\n\n".join(texts), name)
+        texts = _topics(tree) if PurePath(name).parent.name == _TOPICS else _docstrings(tree)
+        yield Document("\n\n".join(texts), f"{name}#docstrings")
 
 
 def _docstrings(tree: ast.Module) -> Iterator[str]:

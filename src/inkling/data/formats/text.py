@@ -2,66 +2,93 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 from inkling.data.documents import SEPARATOR_LINE, Document, Skipped
 from inkling.data.formats._decode import decode
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".org", ".tex", ".log")
 
-MAX_WHOLE_BYTES = 64 << 20
-"""A file up to this size that has no separators is one document."""
-MAX_PIECE_BYTES = 1 << 20
-"""Other files are streamed, and their documents cut into pieces of at most this, so that memory stays bounded."""
-_SEPARATOR = re.compile(rb"^[ \t]*" + re.escape(SEPARATOR_LINE.encode()) + rb"[ \t]*\r?$", re.MULTILINE)
+MAX_DOCUMENT_BYTES = 32 << 20
+"""A longer document is cut, so that memory stays bounded."""
+_READ_BYTES = 1 << 20
+_SEPARATOR = re.compile(rb"^[ \t]*" + re.escape(SEPARATOR_LINE.encode()) + rb"[ \t]*\r?(?:\n|\Z)", re.MULTILINE)
 _UTF8_MAX_BYTES = 4
 
 
-def read(path: Path) -> Iterator[Document | Skipped]:
-    """The documents of one file. A file whose beginning is binary is skipped as a whole."""
-    for number, data in enumerate(_documents(path)):
-        name = f"{path}#{number}" if number else str(path)
-        text = decode(data, name)
-        if isinstance(text, str):
-            yield Document(text, name)
-        elif number == 0 and text.reason == "binary":
-            yield Skipped(name, text.reason, path.stat().st_size, text.example)
+def read(file: BinaryIO, name: str, first_line: int = 1) -> Iterator[Document | Skipped]:
+    """The documents of one file, named by their first line. A file whose beginning is binary is skipped as a whole."""
+    beginning = file.read(_READ_BYTES)
+    if b"\0" in beginning:
+        found = decode(beginning, name)
+        if isinstance(found, Skipped):
+            yield Skipped(found.reason, len(beginning) + _num_bytes_left(file), found.example)
             return
-        else:
-            yield text
+    for line, data in _documents(beginning, file):
+        place = name if first_line + line == 1 else f"{name}:{first_line + line}"
+        text = decode(data, place)
+        yield Document(text, place) if isinstance(text, str) else text
 
 
-def _documents(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        if path.stat().st_size <= MAX_WHOLE_BYTES:
-            data = file.read()
-            if not _SEPARATOR.search(data):
-                yield data
-                return
-            file.seek(0)
-        pending = bytearray()
-        while line := file.readline(MAX_PIECE_BYTES):  # a file may be one endless line
-            if _SEPARATOR.match(line):
-                if pending:
-                    yield bytes(pending)
-                pending.clear()
-                continue
-            pending += line
-            while len(pending) > MAX_PIECE_BYTES:
-                cut = _border(pending)
-                yield bytes(pending[:cut])
-                del pending[:cut]
-        if pending:
-            yield bytes(pending)
+def border(data: bytes) -> int | None:
+    """Where a document may begin: after the first separator, or else paragraph, line or character."""
+    separator = _SEPARATOR.search(data, data.find(b"\n") + 1)
+    if separator:
+        return separator.end()
+    for end in (b"\n\n", b"\n\r\n", b"\n"):
+        found = data.find(end)
+        if found >= 0:
+            return found + len(end)
+    return next((start for start in range(min(_UTF8_MAX_BYTES, len(data))) if data[start] & 0xC0 != 0x80), 0)
 
 
-def _border(data: bytearray) -> int:
-    """Where to cut the next piece: after the last paragraph in its second half, or line, or character."""
-    for border in (b"\n\n", b"\n\r\n", b"\n"):
-        start = data.rfind(border, MAX_PIECE_BYTES // 2, MAX_PIECE_BYTES)
+def _documents(data: bytes, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(lines before it, bytes) of each document."""
+    pending, line = bytearray(), 0
+    searched = 0  # up to here `pending` has no separator
+    while data:
+        pending += data
+        data = file.read(_READ_BYTES)
+        last_line = pending.rfind(b"\n") + 1  # what follows may be the beginning of a separator
+        start = 0
+        for separator in _SEPARATOR.finditer(pending, searched, last_line):
+            if separator.start() > start:
+                yield line, bytes(pending[start : separator.start()])
+            line += pending.count(b"\n", start, separator.end())
+            start = separator.end()
+        del pending[:start]
+        searched = last_line - start
+        while len(pending) > MAX_DOCUMENT_BYTES:
+            cut = _last_border(pending)
+            yield line, bytes(pending[:cut])
+            line += pending.count(b"\n", 0, cut)
+            del pending[:cut]
+            searched = max(0, searched - cut)
+    end = _SEPARATOR.search(pending, searched)
+    if end:
+        del pending[end.start() :]
+    if pending:
+        yield line, bytes(pending)
+
+
+def _last_border(data: bytearray) -> int:
+    """Where to cut a document that is too long: after the last paragraph in its second half, or line, or character."""
+    for end in (b"\n\n", b"\n\r\n", b"\n"):
+        start = data.rfind(end, MAX_DOCUMENT_BYTES // 2, MAX_DOCUMENT_BYTES)
         if start >= 0:
-            return start + len(border)
-    ends = range(MAX_PIECE_BYTES, MAX_PIECE_BYTES - _UTF8_MAX_BYTES, -1)
-    return next((end for end in ends if data[end] & 0xC0 != 0x80), MAX_PIECE_BYTES)  # 10xxxxxx continues a character
+            return start + len(end)
+    ends = range(MAX_DOCUMENT_BYTES, MAX_DOCUMENT_BYTES - _UTF8_MAX_BYTES, -1)
+    return next((end for end in ends if data[end] & 0xC0 != 0x80), MAX_DOCUMENT_BYTES)  # 10xxxxxx goes on
+
+
+def _num_bytes_left(file: BinaryIO) -> int:
+    if file.seekable():
+        here = file.tell()
+        return file.seek(0, os.SEEK_END) - here
+    count = 0
+    while data := file.read(_READ_BYTES):
+        count += len(data)
+    return count
