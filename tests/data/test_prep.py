@@ -61,8 +61,8 @@ def test_adding_text_moves_no_document_to_the_other_side(text_folder: Path, data
 def test_the_number_of_processes_changes_nothing(
     text_folder: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inkling.data.portions.PORTION_BYTES", 5000)
-    monkeypatch.setattr("inkling.data.prep.SHARD_CHARACTERS", 2000)
+    monkeypatch.setattr("inkling.data.documents.UNIT_BYTES", 2500)
+    monkeypatch.setattr("inkling.data.prep._FEW_BYTES", 0)
     options = PrepOptions(vocab_size=300, val_fraction=0.2)
     one, two = tmp_path / "one", tmp_path / "two"
     prep([str(text_folder)], one, options, num_workers=1)

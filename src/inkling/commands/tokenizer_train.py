@@ -8,7 +8,7 @@ from typing import Literal
 
 from inkling.config import CommandSettings, Field, Positional, SettingsConfigDict
 from inkling.data.documents import read_documents
-from inkling.data.split import content_hash, is_validation
+from inkling.data.split import as_digests, content_hash, is_validation
 from inkling.errors import DataError
 from inkling.progress import LiveProgress
 from inkling.tokenizer.report import print_report, report
@@ -46,8 +46,9 @@ def run(settings: Settings) -> None:
     if (settings.out / "tokenizer.json").exists():
         raise DataError(f"{settings.out} already holds a tokenizer; choose another -o")
     texts = [document.text for document in read_documents(settings.paths)]
-    held_back = [text for text in texts if is_validation(content_hash(text), 0.1, seed=0)]
-    training = [text for text in texts if not is_validation(content_hash(text), 0.1, seed=0)]
+    chosen = is_validation(as_digests([content_hash(text) for text in texts]), 0.1, seed=0)
+    held_back = [text for text, is_chosen in zip(texts, chosen, strict=True) if is_chosen]
+    training = [text for text, is_chosen in zip(texts, chosen, strict=True) if not is_chosen]
     if not held_back or not training:
         held_back, training = texts, texts
     with LiveProgress(quiet=settings.as_json) as progress:

@@ -17,6 +17,9 @@ from inkling.data.formats import code
 Profile = Literal["auto", "prose", "code", "none"]
 Rule = Callable[[str], bool]
 
+RULES_VERSION = 1
+"""Changes with the rules, so that text cleaned by other ones is not taken for the same."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _HTTP_ERROR = re.compile(
     r"\s*(?:<[^>]{0,200}>\s*)*(?:HTTP\s*)?(?:error\s*)?[45]\d\d:?\s*"

@@ -1,11 +1,13 @@
-"""Documents, and the sources and units of work that they are read from. What cannot be read is passed on with its
-reason, never lost."""
+"""Documents, and what they are read from: sources, parts of them, units of work.
+
+What cannot be read is passed on with its reason, never lost.
+"""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -65,8 +67,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What one process reads at a time: a source, or a part of a large one that begins and ends between documents.
+class Part:
+    """A source, or a part of a large one that begins and ends between documents.
 
     Attributes:
         start: First byte.
@@ -82,6 +84,10 @@ class Unit:
     @property
     def num_bytes(self) -> int:
         return (self.source.num_bytes if self.stop is None else self.stop) - self.start
+
+
+Unit = tuple[Part, ...]
+"""What one process reads at a time: neighbouring parts, together about UNIT_BYTES."""
 
 
 def list_sources(paths: Sequence[str | Path]) -> list[Source]:
@@ -127,27 +133,41 @@ def _source(path: Path, name: str) -> Source:
     return Source(path, name, status.st_size, status.st_mtime_ns)
 
 
-# ---------------------------------------------------------------- units
+# ---------------------------------------------------------------- parts and units
 
 
-def units_of(source: Source) -> Iterator[Unit]:
-    """A source, in parts where its format can be cut and it is large."""
+def units_of(sources: Iterable[Source]) -> Iterator[Unit]:
+    """All that is to be read, in order. It depends on the sources alone, not on who reads them."""
+    unit: list[Part] = []
+    num_bytes = 0
+    for part in (part for source in sources for part in parts_of(source)):
+        if unit and num_bytes + part.num_bytes > UNIT_BYTES:
+            yield tuple(unit)
+            unit, num_bytes = [], 0
+        unit.append(part)
+        num_bytes += part.num_bytes
+    if unit:
+        yield tuple(unit)
+
+
+def parts_of(source: Source) -> Iterator[Part]:
+    """A source whole, or in parts when it is large and its format can be cut."""
     from inkling.data import formats
 
     module = formats.for_name(source.name)
     if source.num_bytes <= UNIT_BYTES or not hasattr(module, "border"):
-        yield Unit(source)
+        yield Part(source)
         return
     start, first_line = 0, 1
     with source.path.open("rb") as file:
         if b"\0" in file.read(_BORDER_WINDOW_BYTES):  # no text
-            yield Unit(source)
+            yield Part(source)
             return
         while start < source.num_bytes:
             stop = min(start + UNIT_BYTES, source.num_bytes)
             if stop < source.num_bytes:
                 stop = _border_after(file, stop, module)
-            yield Unit(source, start, stop, first_line)
+            yield Part(source, start, stop, first_line)
             file.seek(start)
             first_line += _count_lines(file, stop - start)
             start = stop
@@ -172,23 +192,23 @@ def _count_lines(file: BinaryIO, num_bytes: int) -> int:
     return count
 
 
-def read_unit(unit: Unit) -> Iterator[Document | Skipped]:
-    """The documents of a unit, by the format of its name; a file of unknown suffix is read as text."""
+def read_part(part: Part) -> Iterator[Document | Skipped]:
+    """The documents of a part, by the format of its name; a file of unknown suffix is read as text."""
     from inkling.data import formats
 
-    source = unit.source
+    source = part.source
     try:
         with source.path.open("rb", buffering=_BORDER_WINDOW_BYTES) as file:
-            if unit.start or unit.stop is not None:
-                part = io.BufferedReader(_Part(file, unit.start, unit.num_bytes), _BORDER_WINDOW_BYTES)
-                yield from formats.read(part, source.name, unit.first_line)
-            else:
+            if part.stop is None:
                 yield from formats.read(file, source.name)
+            else:
+                stream = io.BufferedReader(_Range(file, part.start, part.num_bytes), _BORDER_WINDOW_BYTES)
+                yield from formats.read(stream, source.name, part.first_line)
     except OSError as error:
-        yield Skipped("unreadable", unit.num_bytes, f"{source.name}: {error.strerror or error}")
+        yield Skipped("unreadable", part.num_bytes, f"{source.name}: {error.strerror or error}")
 
 
-class _Part(io.RawIOBase):
+class _Range(io.RawIOBase):
     """A part of a file that reads like a whole one."""
 
     def __init__(self, file: BinaryIO, start: int, num_bytes: int) -> None:
@@ -208,8 +228,8 @@ class _Part(io.RawIOBase):
 
 def read_source(source: Source) -> Iterator[Document | Skipped]:
     """The documents of a source."""
-    for unit in units_of(source):
-        yield from read_unit(unit)
+    for part in parts_of(source):
+        yield from read_part(part)
 
 
 def read_documents(paths: Sequence[str | Path]) -> Iterator[Document]:

@@ -1,8 +1,8 @@
 """Files and folders → a data folder: read, clean, drop duplicates, split, tokenize, write shards.
 
 The folder is built beside its place and moved there when it is whole, so a killed run leaves nothing that looks
-finished. Cleaned text and shards are kept in portions; a second run reuses those that are there. Memory is bounded by
-the size of a portion, and the result does not depend on the number of processes.
+finished. Each unit of text, portion and shard is a file that a second run reuses. Memory is bounded by the size of a
+portion and a few numbers for each document, and the result does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,19 +21,32 @@ import numpy as np
 
 from inkling import files
 from inkling.config import Field, Section
-from inkling.data.account import Account
-from inkling.data.clean import Profile
-from inkling.data.dedup import ExactDuplicates
-from inkling.data.documents import Source, list_sources
-from inkling.data.portions import Entry, Plan, Portion, portions_of, read_portion, tokenizer_sample
-from inkling.data.shards import Dataset, ShardInfo, SplitName, shard_name, token_dtype, write_manifest, write_shard
-from inkling.data.split import is_validation
+from inkling.data.account import NUM_EXAMPLES, Account
+from inkling.data.clean import RULES_VERSION, Profile
+from inkling.data.decontaminate import Benchmark
+from inkling.data.documents import Source, Unit, list_sources, units_of
+from inkling.data.encoding import EncodingJob, encode
+from inkling.data.leakage import LEAKED_SHARE, leaked_shares
+from inkling.data.plan import TRAIN, VALIDATION, NearDuplicates, Plan, SplitRule, make_plan
+from inkling.data.portions import Portions
+from inkling.data.processes import map_in_processes, num_cores
+from inkling.data.shards import (
+    Dataset,
+    ShardInfo,
+    SplitName,
+    TokenSplit,
+    token_dtype,
+    without_documents,
+    write_manifest,
+)
+from inkling.data.steps import run, steps
 from inkling.errors import DataError
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe, train_char
 
-SHARD_CHARACTERS = 16 << 20
-"""Text that is encoded and written as one shard."""
+TOKENIZER_SAMPLE_CHARACTERS = 100_000_000
+_FEW_BYTES = 8 << 20
+"""Starting a process takes longer than encoding this."""
 
 ProgressFn = Callable[[str, float, float | None, str], None]
 """(phase, done, total, detail)"""
@@ -56,7 +65,12 @@ class PrepOptions(Section):
     """How a new tokenizer splits text. Default: qwen2 below 16,384 tokens, else llama3."""
     clean: Profile = "auto"
     """Cleaning rules. auto: code for source files, prose for the rest. none: the text as it is."""
-    split: Literal["auto", "hash", "tail"] = "auto"
+    near_duplicates: NearDuplicates = "drop"
+    """Texts that share most of their runs of five words. drop: keep one of them. keep: all, on one side of the split.
+    ignore: not looked for."""
+    keep_out: list[str] = Field([])
+    """Files of benchmark texts: what shares a run of 13 words with them is dropped."""
+    split: SplitRule = "auto"
     """Validation text. hash: documents chosen by their content. tail: the end of the last text. auto: hash where there
     are enough documents."""
     val_fraction: float = Field(0.1, gt=0, lt=1)
@@ -72,7 +86,6 @@ class Prepared:
     manifest: dict[str, Any]
     report: dict[str, Any]
     was_there: bool
-    notes: list[str]
 
 
 def prep(
@@ -99,13 +112,13 @@ def prep(
         manifest = Dataset.open(out).manifest
         if manifest.get("fingerprint") != fingerprint:
             raise DataError(f"{out} was made from other text or in another way: choose another -o, or add --overwrite")
-        return Prepared(manifest, _read_json(out / "report.json"), was_there=True, notes=[])
+        return Prepared(manifest, json.loads((out / "report.json").read_text(encoding="utf-8")), was_there=True)
     if out.exists() and not (out / "manifest.json").exists() and any(out.iterdir()):
         raise DataError(f"{out} holds something else; choose another -o")
     with _explain_full_disk(out):
-        work = _Preparation(sources, _work_folder(out, fingerprint), options, num_workers or _num_cores(), on_progress)
-        prepared = work.run(fingerprint)
-        _move_into_place(work.folder, out)
+        folder = _work_folder(out, fingerprint)
+        prepared = _Preparation(sources, folder, options, num_workers or num_cores(), on_progress).run(fingerprint)
+        _move_into_place(folder, out)
     return prepared
 
 
@@ -127,131 +140,87 @@ class _Preparation:
         """All phases; returns when the folder is whole."""
         portions = self._read_and_clean()
         plan = self._plan(portions)
-        tokenizer = self._tokenizer(plan)
-        shards = self._encode(plan, tokenizer)
+        tokenizer = self._tokenizer(portions, plan)
+        shards = self._encode(portions, plan, tokenizer)
+        shards["validation"] = self._check_validation(portions, plan, tokenizer, shards)
+        report = self.account.as_dict()
+        files.write_json(self.folder / "report.json", report)
+        tokenizer.save(self.folder)
         more = {
             "fingerprint": fingerprint,
             "split": plan.rule,
             "options": self.options.model_dump(mode="json"),
-            "sources": [source for portion in portions for source in portion.index()["sources"]],
+            "sources": portions.sources,
             "notes": self.notes,
         }
-        report = self.account.as_dict()
-        files.write_json(self.folder / "report.json", report)
-        tokenizer.save(self.folder)
         write_manifest(self.folder, tokenizer=tokenizer, shards=shards, more=more)
         shutil.rmtree(self.folder / "work")
-        return Prepared(Dataset.open(self.folder).manifest, report, was_there=False, notes=self.notes)
+        return Prepared(Dataset.open(self.folder).manifest, report, was_there=False)
 
     # ------------------------------------------------------------ phase 1: read and clean
 
-    def _read_and_clean(self) -> list[Portion]:
-        """Each portion of the sources as a file of cleaned documents."""
-        groups = list(portions_of(self.sources))
-        total = sum(source.num_bytes for source in self.sources)
-        jobs = [
-            (self.folder / "work" / f"text-{number:05d}.jsonl", group, self.options.clean)
-            for number, group in enumerate(groups)
-        ]
-        done, portions = 0, []
-        for portion, group in zip(self._map(read_portion, jobs), groups, strict=True):
-            portions.append(portion)
-            done += sum(source.num_bytes for source in group)
+    def _read_and_clean(self) -> Portions:
+        """The sources as portions of cleaned documents."""
+        units = list(enumerate(units_of(self.sources)))
+        work = self.folder / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        benchmark = Benchmark.read(self.options.keep_out) if self.options.keep_out else None
+        jobs = [ReadingJob((unit,), work, self.options, benchmark) for unit in units]
+        done, total = 0, sum(source.num_bytes for source in self.sources)
+        for job, _ in zip(jobs, map_in_processes(read_and_clean, jobs, self._workers(total)), strict=True):
+            done += sum(part.num_bytes for _, unit in job.units for part in unit)
             self.on_progress("reading", done, total, f"{done / 1e6:.1f} MB")
+        portions = Portions.read(work, len(units))
+        self.account = portions.account
+        self.notes += portions.notes
         return portions
 
-    def _map(self, function: Callable[[Any], Any], jobs: list[Any]) -> Iterator[Any]:
-        """Results in order, from as many processes as are wanted."""
-        if self.num_workers == 1 or len(jobs) == 1:
-            yield from map(function, jobs)
-            return
-        context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
-        with ProcessPoolExecutor(self.num_workers, mp_context=context, initializer=_ignore_ctrl_c) as pool:
-            try:
-                yield from pool.map(function, jobs)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    def _workers(self, num_bytes: int) -> int:
+        return 1 if num_bytes < _FEW_BYTES else self.num_workers
 
     # ------------------------------------------------------------ phase 2: duplicates and split
 
-    def _plan(self, portions: list[Portion]) -> Plan:
-        """Which documents are kept, and which are for validation. Looks at hashes and sizes, not at text."""
-        seen = ExactDuplicates()
-        kept: list[list[Entry]] = []
-        for portion in portions:
-            index = portion.index()
-            for skipped in index["skipped"]:
-                self.account.drop(skipped["reason"], skipped["num_bytes"], skipped["example"])
-                self.account.num_documents += 1
-                self.account.num_bytes += skipped["num_bytes"]
-            kept.append([])
-            for number, (digest, characters, num_bytes, source) in enumerate(index["documents"]):
-                self.account.num_documents += 1
-                self.account.num_bytes += num_bytes
-                if not seen.add(int(digest, 16)):
-                    self.account.drop("duplicate", num_bytes, source)
-                    continue
-                self.account.kept_documents += 1
-                self.account.kept_bytes += num_bytes
-                kept[-1].append(Entry(number, int(digest, 16), characters))
-        if not self.account.kept_documents:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self.account.dropped.most_common(4))
-            raise DataError(f"no text is left: all {self.account.num_documents} documents were dropped ({reasons})")
-        return self._split(portions, kept)
-
-    def _split(self, portions: list[Portion], kept: list[list[Entry]]) -> Plan:
+    def _plan(self, portions: Portions) -> Plan:
+        """What becomes of each document."""
         options = self.options
-        total = sum(entry.characters for entries in kept for entry in entries)
-        chosen = {
-            entry.digest
-            for entries in kept
-            for entry in entries
-            if is_validation(entry.digest, options.val_fraction, options.seed)
-        }
-        share = sum(entry.characters for entries in kept for entry in entries if entry.digest in chosen) / total
-        usable = 0.5 * options.val_fraction <= share <= 2 * options.val_fraction and share < 1
-        if options.split == "hash" and not 0 < share < 1:
-            raise DataError(
-                f"splitting {self.account.kept_documents} documents by hash leaves one side empty. Use --split tail"
-            )
-        if options.split == "hash" or (options.split == "auto" and usable):
-            rule = f"hash: {share:.1%} of the text in {len(chosen)} whole documents, chosen by their content"
-            return Plan(portions, kept, chosen, None, rule)
-        cut = int(total * (1 - options.val_fraction) + 1e-9)
-        if not 0 < cut < total:
-            raise DataError(f"the text has only {total} characters: too few to keep some for validation")
-        rule = f"tail: the last {total - cut:,} of {total:,} characters"
-        if options.split == "auto":
-            self.notes.append(f"validation is the end of the text: {self.account.kept_documents} documents are too few")
-        return Plan(portions, kept, set(), cut, rule)
+        plan = make_plan(
+            portions,
+            self.account,
+            near_duplicates=options.near_duplicates,
+            split=options.split,
+            val_fraction=options.val_fraction,
+            seed=options.seed,
+            on_progress=lambda done, total: self.on_progress("duplicates", done, total, ""),
+        )
+        self.notes += plan.notes
+        return plan
 
     # ------------------------------------------------------------ phase 3: tokenizer
 
-    def _tokenizer(self, plan: Plan) -> Tokenizer:
-        """The given tokenizer, or a new one, trained on training text only."""
-        options = self.options
+    def _tokenizer(self, portions: Portions, plan: Plan) -> Tokenizer:
+        """The given tokenizer, or a new one, trained on training text only; saved for the processes that encode."""
+        options, saved = self.options, self.folder / "work" / "tokenizer"
         if options.tokenizer is not None:
             tokenizer = Tokenizer.load(options.tokenizer)
             tokenizer.eot_id  # noqa: B018 - raises now rather than after the hours of encoding
-            return tokenizer
-        finished = self.folder / "work" / "tokenizer"
-        if (finished / "tokenizer.json").exists():
-            return Tokenizer.load(finished)
-        level, vocab_size = self._size_of_tokenizer()
-        texts = tokenizer_sample(plan)
-        if level == "char":
-            tokenizer = train_char(texts)
         else:
-            tokenizer = train_bpe(
-                texts,
-                vocab_size,
-                pattern=options.pattern,
-                num_workers=self.num_workers,
-                on_progress=lambda done, total: self.on_progress("tokenizer", done, total, f"{vocab_size:,} tokens"),
-            )
-        tokenizer.save(finished)
+            level, vocab_size = self._size_of_tokenizer()
+            if (saved / "tokenizer.json").exists():
+                return Tokenizer.load(saved)
+            tokenizer = self._new_tokenizer(level, vocab_size, _tokenizer_sample(portions, plan))
+        tokenizer.save(saved)
         return tokenizer
+
+    def _new_tokenizer(self, level: str, vocab_size: int, texts: Iterator[str]) -> Tokenizer:
+        if level == "char":
+            return train_char(texts)
+        return train_bpe(
+            texts,
+            vocab_size,
+            pattern=self.options.pattern,
+            num_workers=self._workers(self.account.kept_bytes),
+            on_progress=lambda done, total: self.on_progress("tokenizer", done, total, f"{vocab_size:,} tokens"),
+        )
 
     def _size_of_tokenizer(self) -> tuple[str, int]:
         options, megabytes = self.options, self.account.kept_bytes / 1e6
@@ -265,63 +234,90 @@ class _Preparation:
 
     # ------------------------------------------------------------ phase 4: encode
 
-    def _encode(self, plan: Plan, tokenizer: Tokenizer) -> dict[SplitName, list[ShardInfo]]:
-        """Shards of about `SHARD_CHARACTERS`, training and validation text apart, in the order of the portions."""
+    def _encode(self, portions: Portions, plan: Plan, tokenizer: Tokenizer) -> dict[SplitName, list[ShardInfo]]:
+        """A shard of each portion for each split; those of validation text are checked before they are taken over."""
+        work = self.folder / "work"
+        jobs = []
+        for number, portion in enumerate(portions.portions):
+            start, stop = portions.starts[number : number + 2].tolist()
+            cut = (plan.cut[0] - start, plan.cut[1]) if plan.cut and start <= plan.cut[0] < stop else None
+            folders: dict[SplitName, Path] = {"train": self.folder, "validation": work}
+            note = work / f"shards-{number:05d}.json"
+            decisions = plan.decisions[start:stop]
+            jobs.append(EncodingJob(portion, number, decisions, cut, work / "tokenizer", folders, note))
         shards: dict[SplitName, list[ShardInfo]] = {"train": [], "validation": []}
-        done, total = 0, sum(entry.characters for entries in plan.kept for entry in entries)
-        for number in range(len(plan.portions)):
-            note = self.folder / "work" / f"shards-{number:05d}.json"
-            if note.exists():  # written by a run that was killed later
-                made = {split: [ShardInfo(**info) for info in infos] for split, infos in _read_json(note).items()}
-            else:
-                first = {split: len(infos) for split, infos in shards.items()}
-                made = self._shards_of_portion(number, plan, tokenizer, first)
-                files.write_json(note, {split: [asdict(info) for info in infos] for split, infos in made.items()})
-            for split, infos in made.items():
-                shards[split] += infos
-            done += sum(entry.characters for entry in plan.kept[number])
-            self.on_progress("encoding", done, total, f"{sum(i.num_tokens for i in shards['train']):,} tokens")
+        done, total, num_tokens = 0, self.account.kept_bytes, 0
+        for made in map_in_processes(encode, jobs, self._workers(total)):
+            for split, info in made.items():
+                shards[split].append(info)
+                done += info.num_bytes
+                num_tokens += info.num_tokens
+            self.on_progress("encoding", done, total, f"{num_tokens:,} tokens")
         return shards
 
-    def _shards_of_portion(
-        self, number: int, plan: Plan, tokenizer: Tokenizer, first: dict[SplitName, int]
-    ) -> dict[SplitName, list[ShardInfo]]:
-        """Encode one portion, holding no more than a shard's text in memory; `first` is each split's next number."""
-        made: dict[SplitName, list[ShardInfo]] = {"train": [], "validation": []}
-        waiting: dict[SplitName, list[str]] = {"train": [], "validation": []}
-        size: dict[SplitName, int] = {"train": 0, "validation": 0}
+    # ------------------------------------------------------------ phase 5: validation text that is trained on
 
-        def write(split: SplitName) -> None:
-            if waiting[split]:
-                name = shard_name(split, first[split] + len(made[split]))
-                made[split].append(self._write_shard(name, waiting[split], tokenizer))
-                waiting[split], size[split] = [], 0
+    def _check_validation(
+        self, portions: Portions, plan: Plan, tokenizer: Tokenizer, shards: dict[SplitName, list[ShardInfo]]
+    ) -> list[ShardInfo]:
+        """Take over the validation shards without the documents that stand in the training text too."""
+        work, dtype = self.folder / "work", token_dtype(tokenizer.vocab_size)
+        validation = TokenSplit(work, shards["validation"], dtype)
+        self.on_progress("leakage", 0, 1, "")
+        leaked = leaked_shares(TokenSplit(self.folder, shards["train"], dtype), validation) >= LEAKED_SHARE
+        self.on_progress("leakage", 1, 1, f"{leaked.sum()} of {validation.num_documents} validation documents")
+        if leaked.any() and (plan.is_tail or leaked.all()):
+            self.notes.append("validation text stands in the training text too: scores will look better than they are")
+            leaked[:] = False
+        dropped = np.flatnonzero(plan.decisions == VALIDATION)[leaked] if leaked.any() else np.empty(0, np.int64)
+        sizes = portions.whole_column("num_bytes")[dropped]
+        self.account.drop_kept(
+            "in_training", len(dropped), int(sizes.sum()), portions.ids(dropped[:NUM_EXAMPLES].tolist())
+        )
+        return without_documents(validation, leaked, sizes, self.folder)
 
-        for split, text in plan.texts(number):
-            waiting[split].append(text)
-            size[split] += len(text)
-            if size[split] >= SHARD_CHARACTERS:
-                write(split)
-        for split in made:
-            write(split)
-        return made
 
-    def _write_shard(self, name: str, texts: list[str], tokenizer: Tokenizer) -> ShardInfo:
-        ids = [np.append(document, tokenizer.eot_id) for document in tokenizer.encode_batch(texts)]
-        num_bytes = sum(len(text.encode()) for text in texts)
-        return write_shard(self.folder, name, ids, num_bytes, token_dtype(tokenizer.vocab_size))
+# ---------------------------------------------------------------- work that other processes do
+
+
+@dataclass(frozen=True)
+class ReadingJob:
+    """Numbered units to read, and what becomes of their text."""
+
+    units: tuple[tuple[int, Unit], ...]
+    work: Path
+    options: PrepOptions
+    benchmark: Benchmark | None
+
+
+def read_and_clean(job: ReadingJob) -> None:
+    """Units to portions in the work folder."""
+    signatures = job.options.near_duplicates != "ignore"
+    run(steps(job.units, job.work, profile=job.options.clean, benchmark=job.benchmark, signatures=signatures))
+
+
+def _tokenizer_sample(portions: Portions, plan: Plan) -> Iterator[str]:
+    """Training texts for the tokenizer: all of them, or evenly spaced ones when there is much text."""
+    numbers = np.flatnonzero(plan.decisions == TRAIN)
+    total = int(portions.whole_column("characters")[numbers].sum())
+    wanted = numbers[:: max(1, -(-total // TOKENIZER_SAMPLE_CHARACTERS))]
+    for portion, start in zip(portions.portions, portions.starts.tolist(), strict=False):
+        first, last = np.searchsorted(wanted, [start, start + len(portion.index)])
+        yield from portion.texts(wanted[first:last] - start)
+    if plan.cut:
+        document, characters = plan.cut
+        number = int(np.searchsorted(portions.starts, document, side="right")) - 1
+        place = np.array([document - portions.starts[number]])
+        yield from (text[:characters] for text in portions.portions[number].texts(place))
 
 
 # ---------------------------------------------------------------- folders
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _fingerprint(sources: list[Source], options: PrepOptions) -> str:
-    """Changes with the sources (name, size, time of change) and with every option."""
-    content = [[(source.name, source.num_bytes, source.modified_ns) for source in sources], options.model_dump()]
+    """Changes with the sources (name, size, time of change), with every option, and with the rules of this version."""
+    files = [(source.name, source.num_bytes, source.modified_ns) for source in sources]
+    content = [files, options.model_dump(), RULES_VERSION]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -357,12 +353,3 @@ def _explain_full_disk(out: Path) -> Iterator[None]:
                 f"the disk is full: {out} is unfinished. Free some space and run the same command again"
             ) from error
         raise
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _ignore_ctrl_c() -> None:
-    """Ctrl-C reaches every process of the terminal; the main one decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

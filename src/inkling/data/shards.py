@@ -68,6 +68,8 @@ class TokenSplit:
     """The tokens of one split, memory-mapped, as one sequence over its shards."""
 
     def __init__(self, folder: Path, shards: list[ShardInfo], dtype: np.dtype[Any]) -> None:
+        self.shards = shards
+        self.dtype = dtype
         self._shards = [_map(folder / f"{shard.name}.bin", shard.num_tokens, dtype) for shard in shards]
         self._starts = np.cumsum([0, *(shard.num_tokens for shard in shards)], dtype=np.int64)
         ends = [_map(folder / f"{shard.name}.idx", shard.num_documents, np.dtype("<u8")) for shard in shards]
@@ -88,6 +90,31 @@ class TokenSplit:
             pieces.append(self._shards[first][start - shard_start : end - shard_start])
             start, first = end, first + 1
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+
+def without_documents(split: TokenSplit, dropped: np.ndarray, num_bytes: np.ndarray, folder: Path) -> list[ShardInfo]:
+    """Write the shards of a split into another folder, without some documents; a shard that is left empty, not.
+
+    Args:
+        dropped: (documents) bool.
+        num_bytes: (dropped documents) UTF-8 bytes of the text of each.
+    """
+    made, first = [], 0
+    sizes = np.zeros(split.num_documents, np.int64)
+    sizes[dropped] = num_bytes
+    for shard in split.shards:
+        numbers = np.arange(first, first + shard.num_documents)
+        starts = np.concatenate([[0], split.document_ends])[numbers]
+        documents = [
+            split.tokens(start, end)
+            for start, end, is_dropped in zip(starts, split.document_ends[numbers], dropped[numbers], strict=True)
+            if not is_dropped
+        ]
+        if documents:
+            left = shard.num_bytes - int(sizes[numbers].sum())
+            made.append(write_shard(folder, shard.name, documents, left, split.dtype))
+        first += shard.num_documents
+    return made
 
 
 class Dataset:

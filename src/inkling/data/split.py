@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 
-def content_hash(text: str) -> int:
-    """128-bit hash of a text; white space at its ends does not count, so that trivial copies are the same."""
-    return int.from_bytes(hashlib.blake2b(text.strip().encode(), digest_size=16).digest())
+from inkling.data.shingles import mix
 
 
-def is_validation(digest: int, fraction: float, seed: int) -> bool:
-    """Whether the document with this hash is for validation: a `fraction` of all documents, chosen by `seed`."""
-    mixed = hashlib.blake2b(digest.to_bytes(16), digest_size=8, salt=seed.to_bytes(16)).digest()
-    return int.from_bytes(mixed) < fraction * 2**64
+def content_hash(text: str) -> bytes:
+    """16-byte hash of a text; white space at its ends does not count, so that trivial copies are the same."""
+    return hashlib.blake2b(text.strip().encode(), digest_size=16).digest()
+
+
+def as_digests(hashes: list[bytes]) -> np.ndarray:
+    """(n, 2) uint64 from `content_hash`es."""
+    return np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 2)
+
+
+def is_validation(digests: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """(n) bool: which documents are for validation, a `fraction` of all, chosen by `seed`.
+
+    Args:
+        digests: (n, 2) uint64.
+    """
+    drawn = mix(digests[:, 0] ^ mix(digests[:, 1] + np.uint64(seed)))
+    chosen: np.ndarray = (drawn >> np.uint64(11)) < fraction * 2.0**53
+    return chosen

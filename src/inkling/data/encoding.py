@@ -1,0 +1,72 @@
+"""Portions of text to token shards, one process at a time or several."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inkling import files
+from inkling.data.plan import DROPPED, TRAIN
+from inkling.data.portions import Portion
+from inkling.data.shards import ShardInfo, SplitName, shard_name, token_dtype, write_shard
+from inkling.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class EncodingJob:
+    """One portion to encode.
+
+    Attributes:
+        number: Of the portion; its shards have the same.
+        decisions: (documents) what becomes of each.
+        cut: (document, characters) where the split goes through one of them.
+        folders: Where the shards of each split go.
+        note: File that says what was made; when it exists, the work is done.
+    """
+
+    portion: Portion
+    number: int
+    decisions: np.ndarray
+    cut: tuple[int, int] | None
+    tokenizer: Path
+    folders: dict[SplitName, Path]
+    note: Path
+
+
+def encode(job: EncodingJob) -> dict[SplitName, ShardInfo]:
+    """Write the shards of a portion: one for each split that it has text for."""
+    if job.note.exists():  # written by a run that was killed later
+        content: dict[SplitName, Any] = json.loads(job.note.read_text())
+        return {split: ShardInfo(**info) for split, info in content.items()}
+    tokenizer = _tokenizer(job.tokenizer)
+    texts: dict[SplitName, list[str]] = {"train": [], "validation": []}
+    wanted = np.flatnonzero(job.decisions != DROPPED)
+    for number, text in zip(wanted.tolist(), job.portion.texts(wanted), strict=True):
+        if job.cut is not None and job.cut[0] == number:
+            texts["train"].append(text[: job.cut[1]])
+            texts["validation"].append(text[job.cut[1] :])
+        else:
+            texts["train" if job.decisions[number] == TRAIN else "validation"].append(text)
+    made = {
+        split: _write(job.folders[split], shard_name(split, job.number), some, tokenizer)
+        for split, some in texts.items()
+        if some
+    }
+    files.write_json(job.note, {split: asdict(info) for split, info in made.items()})
+    return made
+
+
+def _write(folder: Path, name: str, texts: list[str], tokenizer: Tokenizer) -> ShardInfo:
+    ids = [np.append(document, tokenizer.eot_id) for document in tokenizer.encode_batch(texts)]
+    num_bytes = sum(len(text.encode()) for text in texts)
+    return write_shard(folder, name, ids, num_bytes, token_dtype(tokenizer.vocab_size))
+
+
+@cache
+def _tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.load(folder)
