@@ -13,7 +13,7 @@ from inkling.errors import DataError
 def test_loops_of_links_end(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert [source.path.name for source in list_sources([tmp_path])] == ["a.txt"]
+    assert [Path(source.location).name for source in list_sources([tmp_path])] == ["a.txt"]
 
 
 def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:

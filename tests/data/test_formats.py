@@ -170,7 +170,7 @@ def test_each_suffix_belongs_to_one_format() -> None:
 @pytest.mark.parametrize("name", ["builtin:python", "builtin:python-small", "builtin:python-full"])
 def test_builtin_python_is_source_code_without_tests(name: str) -> None:
     sources = list_sources([name])
-    names = {source.path.name for source in sources}
+    names = {Path(source.location).name for source in sources}
     assert {"argparse.py", "dataclasses.py"} <= names
     assert not {n for n in names if n.startswith("test_") or n.endswith("_test.py") or n == "conftest.py"}
     folders = {part for source in sources for part in source.name.split("/")[1:-1]}
@@ -179,7 +179,7 @@ def test_builtin_python_is_source_code_without_tests(name: str) -> None:
     assert any("torch/nn/modules" in source.name for source in sources) == (name != "builtin:python-small")
     first = next(iter(read_documents([name])))
     assert first.id == sources[0].name
-    assert first.text == sources[0].path.read_text(encoding="utf-8")
+    assert first.text == Path(sources[0].location).read_text(encoding="utf-8")
 
 
 def test_builtin_prose_is_docstrings_and_topics_of_help() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from inkling.config import CommandSettings, Field, Positional, SettingsConfigDict
-from inkling.data.prep import Prepared, PrepOptions, prep
+from inkling.data.check import check
+from inkling.data.prep import Executor, Prepared, PrepOptions, prep, prep_shard
+from inkling.errors import ConfigError
 from inkling.progress import LiveProgress
 
 
@@ -19,38 +21,86 @@ class Settings(PrepOptions, CommandSettings):
 
     Example: inkling prep notes/ book.txt -o data/notes
     Example: inkling prep shakespeare.txt -o data/shakespeare --level char --split tail --clean none
+    Example: inkling prep --check data/notes
     """
 
     model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
 
     paths: Positional[list[str]]
-    """Files, folders, or builtin:python and its cuts -small, -full and -prose."""
-    out: Path
+    """Files, folders, builtin:python and its cuts -small, -full and -prose, URLs, or hf:OWNER/NAME."""
+    out: Path | None = None
     """Data folder to make."""
     overwrite: bool = False
     """Replace a data folder that was made in another way."""
     workers: int | None = Field(None, ge=1)
     """Processes. Default: one for each core."""
+    executor: Executor = "local"
+    """What reads and cleans: our own processes, or datatrove's."""
+    shard: str | None = Field(None, pattern=r"^\d+/[1-9]\d*$")
+    """i/n, from 0/n: only read and clean this share, on one of n machines that see the same folders. Then run the same
+    without --shard."""
+    check: bool = False
+    """Read the data folders that are named and see that nothing was altered and no validation text is trained on."""
     as_json: bool = False
     """Print one JSON object on standard output."""
 
 
 def run(settings: Settings) -> None:
     """Prepare, and say what was in the text."""
+    if settings.check:
+        _check(settings)
+        return
+    if settings.out is None:
+        raise ConfigError("where to? Name the data folder to make: -o data/NAME")
     options = PrepOptions(**settings.model_dump(include=set(PrepOptions.model_fields)))
     with LiveProgress(quiet=settings.as_json) as progress:
-        prepared = prep(
-            settings.paths,
-            settings.out,
-            options,
-            overwrite=settings.overwrite,
-            num_workers=settings.workers,
-            on_progress=progress,
-        )
-    if settings.as_json:
+        if settings.shard is not None:
+            index, count = map(int, settings.shard.split("/"))
+            num_units = prep_shard(
+                settings.paths,
+                settings.out,
+                options,
+                shard=(index, count),
+                num_workers=settings.workers,
+                on_progress=progress,
+            )
+        else:
+            prepared = prep(
+                settings.paths,
+                settings.out,
+                options,
+                overwrite=settings.overwrite,
+                num_workers=settings.workers,
+                executor=settings.executor,
+                on_progress=progress,
+            )
+    if settings.shard is not None:
+        _say_shard(settings, num_units)
+    elif settings.as_json:
         print(json.dumps(summary(settings.out, prepared)))
     else:
         print_summary(settings.out, prepared)
+
+
+def _check(settings: Settings) -> None:
+    for folder in settings.paths:
+        with LiveProgress(quiet=settings.as_json) as progress:
+            found = check(Path(folder), progress)
+        if settings.as_json:
+            print(json.dumps(found))
+        else:
+            share = found["share_of_validation_runs_in_training"]
+            print(
+                f"{folder} is whole: {found['tokens']['train']:,} training and {found['tokens']['validation']:,} "
+                f"validation tokens; {share:.2%} of the runs of words in validation text stand in training text too"
+            )
+
+
+def _say_shard(settings: Settings, num_units: int) -> None:
+    if settings.as_json:
+        print(json.dumps({"data": str(settings.out), "shard": settings.shard, "units": num_units}))
+    else:
+        print(f"share {settings.shard} is read: {num_units} units. When all shares are, run the same without --shard")
 
 
 def summary(out: Path, prepared: Prepared) -> dict[str, Any]:

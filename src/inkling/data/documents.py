@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
+from inkling.data import remote
 from inkling.errors import DataError
 
 SEPARATOR_LINE = "<|endoftext|>"
@@ -57,13 +58,36 @@ class Source:
     """A file to read.
 
     Attributes:
+        location: Path or URL.
         name: Path as the user gave it, or within a built-in collection.
+        version: Time of its last change in nanoseconds; of a remote file, a number that changes with it.
     """
 
-    path: Path
+    location: str
     name: str
     num_bytes: int
-    modified_ns: int
+    version: int
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies behind a URL."""
+        return remote.is_remote(self.location)
+
+    def open(self) -> BinaryIO:
+        """Its bytes."""
+        if self.is_remote:
+            return remote.open_file(self.location)
+        return Path(self.location).open("rb", buffering=_BORDER_WINDOW_BYTES)
+
+    def has_changed(self) -> bool:
+        """Whether a file of this machine is no longer the one that was listed."""
+        if self.is_remote:
+            return False
+        try:
+            status = Path(self.location).stat()
+        except OSError:
+            return True
+        return (status.st_size, status.st_mtime_ns) != (self.num_bytes, self.version)
 
 
 @dataclass(frozen=True)
@@ -93,8 +117,8 @@ Unit = tuple[Part, ...]
 def list_sources(paths: Sequence[str | Path]) -> list[Source]:
     """All files behind `paths`, folders walked in sorted order, hidden files and folders left out.
 
-    `builtin:python` and its cuts name text that is on every machine with Python. Raises DataError when a path does not
-    exist, when a folder cannot be listed, or when there is no file at all.
+    `builtin:python` and its cuts name text that is on every machine with Python; URLs and `hf:OWNER/NAME` name files
+    elsewhere. Raises DataError when a path does not exist, when a folder cannot be listed, or when there is no file.
     """
     from inkling.data.formats import builtin
 
@@ -102,6 +126,10 @@ def list_sources(paths: Sequence[str | Path]) -> list[Source]:
     for given in paths:
         if str(given).startswith("builtin:"):
             sources += [_source(path, f"{given}/{name}") for path, name in builtin.list_files(str(given))]
+            continue
+        if remote.is_remote(str(given)):
+            found = remote.list_files(str(given))
+            sources += [Source(file.url, file.url, file.num_bytes, file.version) for file in found]
             continue
         path = Path(given)
         if not path.exists():
@@ -130,7 +158,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _source(path: Path, name: str) -> Source:
     status = path.stat()
-    return Source(path, name, status.st_size, status.st_mtime_ns)
+    return Source(str(path), name, status.st_size, status.st_mtime_ns)
 
 
 # ---------------------------------------------------------------- parts and units
@@ -159,7 +187,7 @@ def parts_of(source: Source) -> Iterator[Part]:
         yield Part(source)
         return
     start, first_line = 0, 1
-    with source.path.open("rb") as file:
+    with source.open() as file:
         if b"\0" in file.read(_BORDER_WINDOW_BYTES):  # no text
             yield Part(source)
             return
@@ -168,8 +196,9 @@ def parts_of(source: Source) -> Iterator[Part]:
             if stop < source.num_bytes:
                 stop = _border_after(file, stop, module)
             yield Part(source, start, stop, first_line)
-            file.seek(start)
-            first_line += _count_lines(file, stop - start)
+            if not source.is_remote:  # or all of it would be fetched twice
+                file.seek(start)
+                first_line += _count_lines(file, stop - start)
             start = stop
 
 
@@ -198,12 +227,13 @@ def read_part(part: Part) -> Iterator[Document | Skipped]:
 
     source = part.source
     try:
-        with source.path.open("rb", buffering=_BORDER_WINDOW_BYTES) as file:
+        with source.open() as file:
             if part.stop is None:
                 yield from formats.read(file, source.name)
             else:
                 stream = io.BufferedReader(_Range(file, part.start, part.num_bytes), _BORDER_WINDOW_BYTES)
-                yield from formats.read(stream, source.name, part.first_line)
+                place = f"{source.name}@{part.start}" if source.is_remote and part.start else source.name
+                yield from formats.for_name(source.name).read(stream, place, part.first_line)
     except OSError as error:
         yield Skipped("unreadable", part.num_bytes, f"{source.name}: {error.strerror or error}")
 

@@ -45,7 +45,7 @@ def encode(job: EncodingJob) -> dict[SplitName, ShardInfo]:
         return {split: ShardInfo(**info) for split, info in content.items()}
     tokenizer = _tokenizer(job.tokenizer)
     texts: dict[SplitName, list[str]] = {"train": [], "validation": []}
-    wanted = np.flatnonzero(job.decisions != DROPPED)
+    wanted = np.flatnonzero((job.decisions != DROPPED) & ~job.portion.index["is_row"])
     for number, text in zip(wanted.tolist(), job.portion.texts(wanted), strict=True):
         if job.cut is not None and job.cut[0] == number:
             texts["train"].append(text[: job.cut[1]])

@@ -21,15 +21,15 @@ import numpy as np
 from inkling import files
 from inkling.data import minhash
 from inkling.data.account import Account
-from inkling.data.documents import Document, Part, Unit
+from inkling.data.documents import Document, Part, Source, Unit
 from inkling.data.split import as_digests, content_hash
 
 PORTION_BYTES = 16 << 20
 """Text that is written, and later encoded, together."""
 _BATCH_BYTES = 1 << 20
 
-INDEX = np.dtype([("digest", "<u8", 2), ("start", "<u4"), ("num_bytes", "<u4"), ("characters", "<u4")])
-"""Hash of a document's text, its place in the portion, and its length."""
+INDEX = np.dtype([("digest", "<u8", 2), ("start", "<u4"), ("num_bytes", "<u4"), ("characters", "<u4"), ("is_row", "?")])
+"""Hash of a document's text, its place in the portion, its length, and whether it is a row of a chat or preference."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class Portion:
         """Where each document comes from."""
         return self._path(".ids").read_text(encoding="utf-8").split("\n")[:-1]
 
-    def rows(self) -> dict[int, Any] | None:
-        """Rows of chats and preferences by the number of their document; None when there are none."""
+    def rows(self) -> Iterator[tuple[int, Any]]:
+        """Rows of chats and preferences with the number of their document."""
         path = self._path(".rows.jsonl")
-        if not path.exists():
-            return None
-        with path.open(encoding="utf-8") as file:
-            return {entry["document"]: entry["row"] for entry in map(json.loads, file)}
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                for entry in map(json.loads, file):
+                    yield entry["document"], entry["row"]
 
 
 def _map(path: Path) -> np.ndarray:
@@ -141,6 +141,7 @@ class PortionWriter:
         index["num_bytes"] = [len(text) for text in self._texts]
         index["start"] = np.cumsum(index["num_bytes"]) - index["num_bytes"]
         index["characters"] = self._characters
+        index["is_row"][[row["document"] for row in self._rows]] = True
         self._write(f"{name}.txt", lambda path: path.write_bytes(b"".join(self._texts)))
         self._write(f"{name}.ids", lambda path: path.write_text("".join(self._ids), encoding="utf-8", newline="\n"))
         self._write_array(f"{name}.index.npy", index)
@@ -183,13 +184,15 @@ def _batches(texts: list[bytes]) -> Iterator[list[bytes]]:
 def _describe(part: Part, *, with_hash: bool) -> dict[str, Any]:
     """A source for the manifest."""
     source = part.source
-    return {"path": source.name, "bytes": source.num_bytes, "sha256": _hash(source.path) if with_hash else None}
+    return {"path": source.name, "bytes": source.num_bytes, "sha256": _hash(source) if with_hash else None}
 
 
-def _hash(path: Path) -> str | None:
-    """SHA-256 of a file; None when it cannot be read, which the account says too."""
+def _hash(source: Source) -> str | None:
+    """SHA-256 of a file; None when it cannot be read, which the account says too, or is not on this machine."""
+    if source.is_remote:
+        return None
     try:
-        with path.open("rb") as file:
+        with Path(source.location).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

@@ -10,10 +10,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +26,7 @@ from inkling import files
 from inkling.config import Field, Section
 from inkling.data.account import NUM_EXAMPLES, Account
 from inkling.data.clean import RULES_VERSION, Profile
+from inkling.data.cluster import run_with_datatrove
 from inkling.data.decontaminate import Benchmark
 from inkling.data.documents import Source, Unit, list_sources, units_of
 from inkling.data.encoding import EncodingJob, encode
@@ -30,6 +34,7 @@ from inkling.data.leakage import LEAKED_SHARE, leaked_shares
 from inkling.data.plan import TRAIN, VALIDATION, NearDuplicates, Plan, SplitRule, make_plan
 from inkling.data.portions import Portions
 from inkling.data.processes import map_in_processes, num_cores
+from inkling.data.rows import write_rows
 from inkling.data.shards import (
     Dataset,
     ShardInfo,
@@ -39,7 +44,7 @@ from inkling.data.shards import (
     without_documents,
     write_manifest,
 )
-from inkling.data.steps import run, steps
+from inkling.data.steps import Step, run, steps
 from inkling.errors import DataError
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe, train_char
@@ -48,6 +53,7 @@ TOKENIZER_SAMPLE_CHARACTERS = 100_000_000
 _FEW_BYTES = 8 << 20
 """Starting a process takes longer than encoding this."""
 
+Executor = Literal["local", "datatrove"]
 ProgressFn = Callable[[str, float, float | None, str], None]
 """(phase, done, total, detail)"""
 
@@ -95,6 +101,7 @@ def prep(
     *,
     overwrite: bool = False,
     num_workers: int | None = None,
+    executor: Executor = "local",
     on_progress: ProgressFn = lambda phase, done, total, detail: None,
 ) -> Prepared:
     """Make the data folder `out` from files and folders.
@@ -102,6 +109,7 @@ def prep(
     Args:
         overwrite: Replace a finished folder that was made in another way; it stays until the new one is whole.
         num_workers: Processes. Default: one for each core.
+        executor: What reads and cleans: our own processes, or datatrove's.
 
     Raises:
         DataError: Nothing to read, nothing left after cleaning, `out` is something else, or the disk is full.
@@ -117,28 +125,72 @@ def prep(
         raise DataError(f"{out} holds something else; choose another -o")
     with _explain_full_disk(out):
         folder = _work_folder(out, fingerprint)
-        prepared = _Preparation(sources, folder, options, num_workers or num_cores(), on_progress).run(fingerprint)
+        work = _Preparation(sources, folder, options, num_workers or num_cores(), on_progress, executor)
+        prepared = work.run(fingerprint)
         _move_into_place(folder, out)
     return prepared
+
+
+def prep_shard(
+    paths: Sequence[str],
+    out: Path,
+    options: PrepOptions,
+    *,
+    shard: tuple[int, int],
+    num_workers: int | None = None,
+    on_progress: ProgressFn = lambda phase, done, total, detail: None,
+) -> int:
+    """Read and clean one share of the text for a later `prep` with the same arguments, which finds it done.
+
+    Several machines that see the same folders can do so at the same time.
+
+    Args:
+        shard: (i, n): units i, i + n, i + 2 n, …
+
+    Returns the number of units of this share. Raises DataError as `prep` does.
+    """
+    index, count = shard
+    if not 0 <= index < count:
+        raise DataError(f"--shard {index}/{count} does not exist: the first is 0/{count}, the last {count - 1}/{count}")
+    sources = list_sources(paths)
+    with _explain_full_disk(out):
+        folder = _work_folder(out, _fingerprint(sources, options))
+        work = _Preparation(sources, folder, options, num_workers or num_cores(), on_progress)
+        return work.read_and_clean(index, count)
+
+
+def reading_steps(paths: Sequence[str], out: Path, options: PrepOptions) -> list[Step]:
+    """The steps that read and clean for the data folder `out`, for an executor of datatrove; then run `prep`."""
+    sources = list_sources(paths)
+    folder = _work_folder(out, _fingerprint(sources, options))
+    return _Preparation(sources, folder, options, 1, lambda *progress: None).steps()
 
 
 class _Preparation:
     """The phases of one preparation, in a folder of its own."""
 
     def __init__(
-        self, sources: list[Source], folder: Path, options: PrepOptions, num_workers: int, on_progress: ProgressFn
+        self,
+        sources: list[Source],
+        folder: Path,
+        options: PrepOptions,
+        num_workers: int,
+        on_progress: ProgressFn,
+        executor: Executor = "local",
     ) -> None:
         self.sources = sources
         self.folder = folder
         self.options = options
         self.num_workers = num_workers
         self.on_progress = on_progress
+        self.executor = executor
         self.account = Account()
         self.notes: list[str] = []
 
     def run(self, fingerprint: str) -> Prepared:
         """All phases; returns when the folder is whole."""
-        portions = self._read_and_clean()
+        self.read_and_clean()
+        portions = self._portions()
         plan = self._plan(portions)
         tokenizer = self._tokenizer(portions, plan)
         shards = self._encode(portions, plan, tokenizer)
@@ -152,6 +204,7 @@ class _Preparation:
             "options": self.options.model_dump(mode="json"),
             "sources": portions.sources,
             "notes": self.notes,
+            "rows": write_rows(portions, plan, self.folder),
         }
         write_manifest(self.folder, tokenizer=tokenizer, shards=shards, more=more)
         shutil.rmtree(self.folder / "work")
@@ -159,18 +212,33 @@ class _Preparation:
 
     # ------------------------------------------------------------ phase 1: read and clean
 
-    def _read_and_clean(self) -> Portions:
-        """The sources as portions of cleaned documents."""
-        units = list(enumerate(units_of(self.sources)))
-        work = self.folder / "work"
-        work.mkdir(parents=True, exist_ok=True)
-        benchmark = Benchmark.read(self.options.keep_out) if self.options.keep_out else None
-        jobs = [ReadingJob((unit,), work, self.options, benchmark) for unit in units]
-        done, total = 0, sum(source.num_bytes for source in self.sources)
+    @cached_property
+    def units(self) -> list[tuple[int, Unit]]:
+        """All there is to read, numbered."""
+        return list(enumerate(units_of(self.sources)))
+
+    def read_and_clean(self, rank: int = 0, world_size: int = 1) -> int:
+        """A share of the units as portions of cleaned documents; the number of units."""
+        if self.executor == "datatrove":
+            run_with_datatrove(self.steps(), self.folder / "work" / "datatrove", self.num_workers, len(self.units))
+        benchmark = self._benchmark()
+        units = self.units[rank::world_size]
+        jobs = [ReadingJob((unit,), self.folder / "work", self.options, benchmark) for unit in units]
+        done, total = 0, sum(part.num_bytes for _, unit in units for part in unit)
         for job, _ in zip(jobs, map_in_processes(read_and_clean, jobs, self._workers(total)), strict=True):
             done += sum(part.num_bytes for _, unit in job.units for part in unit)
             self.on_progress("reading", done, total, f"{done / 1e6:.1f} MB")
-        portions = Portions.read(work, len(units))
+        return len(units)
+
+    def steps(self) -> list[Step]:
+        """The same as steps for an executor."""
+        return _reading_steps(ReadingJob(tuple(self.units), self.folder / "work", self.options, self._benchmark()))
+
+    def _benchmark(self) -> Benchmark | None:
+        return Benchmark.read(self.options.keep_out) if self.options.keep_out else None
+
+    def _portions(self) -> Portions:
+        portions = Portions.read(self.folder / "work", len(self.units))
         self.account = portions.account
         self.notes += portions.notes
         return portions
@@ -266,10 +334,11 @@ class _Preparation:
         self.on_progress("leakage", 0, 1, "")
         leaked = leaked_shares(TokenSplit(self.folder, shards["train"], dtype), validation) >= LEAKED_SHARE
         self.on_progress("leakage", 1, 1, f"{leaked.sum()} of {validation.num_documents} validation documents")
-        if leaked.any() and (plan.is_tail or leaked.all()):
+        if leaked.any() and (plan.is_tail or leaked.all()):  # there would be none left
             self.notes.append("validation text stands in the training text too: scores will look better than they are")
             leaked[:] = False
-        dropped = np.flatnonzero(plan.decisions == VALIDATION)[leaked] if leaked.any() else np.empty(0, np.int64)
+        is_text = ~portions.whole_column("is_row")
+        dropped = np.flatnonzero((plan.decisions == VALIDATION) & is_text)[leaked]
         sizes = portions.whole_column("num_bytes")[dropped]
         self.account.drop_kept(
             "in_training", len(dropped), int(sizes.sum()), portions.ids(dropped[:NUM_EXAMPLES].tolist())
@@ -292,8 +361,12 @@ class ReadingJob:
 
 def read_and_clean(job: ReadingJob) -> None:
     """Units to portions in the work folder."""
+    run(_reading_steps(job))
+
+
+def _reading_steps(job: ReadingJob) -> list[Step]:
     signatures = job.options.near_duplicates != "ignore"
-    run(steps(job.units, job.work, profile=job.options.clean, benchmark=job.benchmark, signatures=signatures))
+    return steps(job.units, job.work, profile=job.options.clean, benchmark=job.benchmark, signatures=signatures)
 
 
 def _tokenizer_sample(portions: Portions, plan: Plan) -> Iterator[str]:
@@ -316,18 +389,29 @@ def _tokenizer_sample(portions: Portions, plan: Plan) -> Iterator[str]:
 
 def _fingerprint(sources: list[Source], options: PrepOptions) -> str:
     """Changes with the sources (name, size, time of change), with every option, and with the rules of this version."""
-    files = [(source.name, source.num_bytes, source.modified_ns) for source in sources]
+    files = [(source.name, source.num_bytes, source.version) for source in sources]
     content = [files, options.model_dump(), RULES_VERSION]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _work_folder(out: Path, fingerprint: str) -> Path:
-    """The folder beside `out` in which it is built; what is there is kept when it was for the same result."""
+    """The folder beside `out` in which it is built; what is there is kept when it was for the same result.
+
+    Several processes may make it at the same time: the first one wins, and the others use it too.
+    """
     folder = out.with_name(f".unfinished-{out.name}")
     mark = folder / "work" / "fingerprint"
-    if not mark.exists() or mark.read_text() != fingerprint:
+    if folder.exists() and not (mark.exists() and mark.read_text() == fingerprint):
         shutil.rmtree(folder, ignore_errors=True)
-        files.write_text(mark, fingerprint)
+    if not folder.exists():
+        new = out.with_name(f"{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+        files.write_text(new / "work" / "fingerprint", fingerprint)
+        try:
+            new.rename(folder)
+        except OSError:
+            shutil.rmtree(new)
+            if not mark.exists():
+                raise
     return folder
 
 

@@ -63,16 +63,8 @@ class Read:
             else:
                 item.metadata["unit"] = number
                 yield item
-        if _has_changed(part):
+        if part.source.has_changed():
             self.ledger.notes[number].append(f"{part.source.name} changed while it was read")
-
-
-def _has_changed(part: Part) -> bool:
-    try:
-        status = part.source.path.stat()
-    except OSError:
-        return True
-    return (status.st_size, status.st_mtime_ns) != (part.source.num_bytes, part.source.modified_ns)
 
 
 class Clean:
