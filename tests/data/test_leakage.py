@@ -22,13 +22,13 @@ from inkling.errors import DataError, TokenizerError
 
 
 def split_of(folder: Path, name: str, documents: list[list[int]]) -> TokenSplit:
-    dtype = np.dtype("<u2")
     half = len(documents) // 2
-    infos = [
-        write_shard(folder, f"{name}{i}", [np.array([*d, 0]) for d in some], 1, dtype)
-        for i, some in enumerate((documents[:half], documents[half:]))
-    ]
-    return TokenSplit(folder, infos, dtype)
+    infos = []
+    for i, some in enumerate((documents[:half], documents[half:])):
+        tokens = np.array([token for document in some for token in (*document, 0)], "<u2")
+        ends = np.cumsum([len(document) + 1 for document in some], dtype=np.int64)
+        infos.append(write_shard(folder, f"{name}{i}", tokens, ends, 1))
+    return TokenSplit(folder, infos, np.dtype("<u2"))
 
 
 def counted(train: list[list[int]], validation: list[list[int]]) -> list[float]:

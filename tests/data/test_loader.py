@@ -24,9 +24,10 @@ def split_of(folder: Path, lengths: list[int], per_shard: int = 3) -> tuple[Toke
         first += length
     shards: list[ShardInfo] = []
     for number, start in enumerate(range(0, len(documents), per_shard)):
-        shards.append(
-            write_shard(folder, f"{number:05d}", documents[start : start + per_shard], 0, token_dtype(70_000))
-        )
+        some = documents[start : start + per_shard]
+        tokens = np.concatenate(some).astype(token_dtype(70_000))
+        ends = np.cumsum([len(document) for document in some])
+        shards.append(write_shard(folder, f"{number:05d}", tokens, ends, 0))
     return TokenSplit(folder, shards, token_dtype(70_000)), documents
 
 

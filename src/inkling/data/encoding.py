@@ -15,6 +15,7 @@ from inkling.data.plan import DROPPED, TRAIN
 from inkling.data.portions import Portion
 from inkling.data.shards import ShardInfo, SplitName, shard_name, token_dtype, write_shard
 from inkling.tokenizer import Tokenizer
+from inkling.tokenizer.encoders import Encoder, by_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class EncodingJob:
         number: Of the portion; its shards have the same.
         decisions: (documents) what becomes of each.
         cut: (document, characters) where the split goes through one of them.
+        encoder: Name of the library that encodes.
         folders: Where the shards of each split go.
         note: File that says what was made; when it exists, the work is done.
     """
@@ -34,6 +36,7 @@ class EncodingJob:
     decisions: np.ndarray
     cut: tuple[int, int] | None
     tokenizer: Path
+    encoder: str
     folders: dict[SplitName, Path]
     note: Path
 
@@ -43,7 +46,7 @@ def encode(job: EncodingJob) -> dict[SplitName, ShardInfo]:
     if job.note.exists():  # written by a run that was killed later
         content: dict[SplitName, Any] = json.loads(job.note.read_text())
         return {split: ShardInfo(**info) for split, info in content.items()}
-    tokenizer = _tokenizer(job.tokenizer)
+    encoder, tokenizer = _encoder(job.encoder, job.tokenizer)
     texts: dict[SplitName, list[str]] = {"train": [], "validation": []}
     wanted = np.flatnonzero((job.decisions != DROPPED) & ~job.portion.index["is_row"])
     for number, text in zip(wanted.tolist(), job.portion.texts(wanted), strict=True):
@@ -53,7 +56,7 @@ def encode(job: EncodingJob) -> dict[SplitName, ShardInfo]:
         else:
             texts["train" if job.decisions[number] == TRAIN else "validation"].append(text)
     made = {
-        split: _write(job.folders[split], shard_name(split, job.number), some, tokenizer)
+        split: _write(job.folders[split], shard_name(split, job.number), some, encoder, tokenizer)
         for split, some in texts.items()
         if some
     }
@@ -61,12 +64,17 @@ def encode(job: EncodingJob) -> dict[SplitName, ShardInfo]:
     return made
 
 
-def _write(folder: Path, name: str, texts: list[str], tokenizer: Tokenizer) -> ShardInfo:
-    ids = [np.append(document, tokenizer.eot_id) for document in tokenizer.encode_batch(texts)]
-    num_bytes = sum(len(text.encode()) for text in texts)
-    return write_shard(folder, name, ids, num_bytes, token_dtype(tokenizer.vocab_size))
+def _write(folder: Path, name: str, texts: list[str], encoder: Encoder, tokenizer: Tokenizer) -> ShardInfo:
+    ids, lengths = encoder.encode(texts)
+    ends = np.cumsum(lengths + 1)
+    tokens = np.full(len(ids) + len(texts), tokenizer.eot_id, token_dtype(tokenizer.vocab_size))
+    is_text = np.ones(len(tokens), bool)
+    is_text[ends - 1] = False
+    tokens[is_text] = ids
+    return write_shard(folder, name, tokens, ends, sum(len(text.encode()) for text in texts))
 
 
 @cache
-def _tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.load(folder)
+def _encoder(name: str, folder: Path) -> tuple[Encoder, Tokenizer]:
+    tokenizer = Tokenizer.load(folder)
+    return by_name(name, tokenizer), tokenizer

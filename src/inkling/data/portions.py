@@ -248,6 +248,12 @@ class Portions:
         """A column of the index in memory."""
         return np.concatenate([np.empty(0, np.int64), *self.column(name)])
 
+    def texts(self, numbers: np.ndarray) -> Iterator[str]:
+        """The texts of some documents, whose numbers are sorted."""
+        for portion, start in zip(self.portions, self.starts.tolist(), strict=False):
+            first, last = np.searchsorted(numbers, [start, start + len(portion.index)])
+            yield from portion.texts(numbers[first:last] - start)
+
     def ids(self, numbers: Iterable[int]) -> list[str]:
         """Where some documents come from. Reads a file for each, so it is for a few."""
         found = []

@@ -47,9 +47,11 @@ from inkling.data.shards import (
 from inkling.data.steps import Step, run, steps
 from inkling.errors import DataError
 from inkling.tokenizer import Tokenizer
+from inkling.tokenizer.encoders import fastest
 from inkling.tokenizer.train import train_bpe, train_char
 
 TOKENIZER_SAMPLE_CHARACTERS = 100_000_000
+_NUM_PROBED, _PROBED_CHARACTERS = 50, 4000
 _FEW_BYTES = 8 << 20
 """Starting a process takes longer than encoding this."""
 
@@ -305,6 +307,8 @@ class _Preparation:
     def _encode(self, portions: Portions, plan: Plan, tokenizer: Tokenizer) -> dict[SplitName, list[ShardInfo]]:
         """A shard of each portion for each split; those of validation text are checked before they are taken over."""
         work = self.folder / "work"
+        encoder, passed_over = fastest(tokenizer, _encoder_sample(portions))
+        self.notes += [*passed_over, f"encoding with {encoder.name}, whose ids are those of tokenizers"]
         jobs = []
         for number, portion in enumerate(portions.portions):
             start, stop = portions.starts[number : number + 2].tolist()
@@ -312,7 +316,7 @@ class _Preparation:
             folders: dict[SplitName, Path] = {"train": self.folder, "validation": work}
             note = work / f"shards-{number:05d}.json"
             decisions = plan.decisions[start:stop]
-            jobs.append(EncodingJob(portion, number, decisions, cut, work / "tokenizer", folders, note))
+            jobs.append(EncodingJob(portion, number, decisions, cut, work / "tokenizer", encoder.name, folders, note))
         shards: dict[SplitName, list[ShardInfo]] = {"train": [], "validation": []}
         done, total, num_tokens = 0, self.account.kept_bytes, 0
         for made in map_in_processes(encode, jobs, self._workers(total)):
@@ -369,19 +373,20 @@ def _reading_steps(job: ReadingJob) -> list[Step]:
     return steps(job.units, job.work, profile=job.options.clean, benchmark=job.benchmark, signatures=signatures)
 
 
+def _encoder_sample(portions: Portions) -> list[str]:
+    """Texts from all over."""
+    numbers = np.unique(np.linspace(0, portions.num_documents - 1, _NUM_PROBED).astype(np.int64))
+    return [text[:_PROBED_CHARACTERS] for text in portions.texts(numbers)]
+
+
 def _tokenizer_sample(portions: Portions, plan: Plan) -> Iterator[str]:
     """Training texts for the tokenizer: all of them, or evenly spaced ones when there is much text."""
     numbers = np.flatnonzero(plan.decisions == TRAIN)
     total = int(portions.whole_column("characters")[numbers].sum())
-    wanted = numbers[:: max(1, -(-total // TOKENIZER_SAMPLE_CHARACTERS))]
-    for portion, start in zip(portions.portions, portions.starts.tolist(), strict=False):
-        first, last = np.searchsorted(wanted, [start, start + len(portion.index)])
-        yield from portion.texts(wanted[first:last] - start)
+    yield from portions.texts(numbers[:: max(1, -(-total // TOKENIZER_SAMPLE_CHARACTERS))])
     if plan.cut:
         document, characters = plan.cut
-        number = int(np.searchsorted(portions.starts, document, side="right")) - 1
-        place = np.array([document - portions.starts[number]])
-        yield from (text[:characters] for text in portions.portions[number].texts(place))
+        yield from (text[:characters] for text in portions.texts(np.array([document])))
 
 
 # ---------------------------------------------------------------- folders

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,21 +46,19 @@ def shard_name(split: SplitName, number: int) -> str:
     return f"{_PREFIX[split]}{number:05d}"
 
 
-def write_shard(
-    folder: Path, name: str, documents: Sequence[np.ndarray], num_bytes: int, dtype: np.dtype[Any]
-) -> ShardInfo:
+def write_shard(folder: Path, name: str, tokens: np.ndarray, document_ends: np.ndarray, num_bytes: int) -> ShardInfo:
     """Write one shard, whole or not at all.
 
     Args:
-        documents: Token ids of each document, its end-of-text token included.
+        tokens: Ids of all documents, of the type they are stored in; each document ends with its end-of-text token.
+        document_ends: End of each document in tokens.
         num_bytes: UTF-8 bytes of their text.
     """
-    tokens = np.concatenate(documents).astype(dtype) if documents else np.empty(0, dtype)
-    ends = np.cumsum([len(document) for document in documents], dtype="<u8")
-    files.write_file(folder / f"{name}.bin", lambda path: path.write_bytes(tokens.tobytes()))
-    files.write_file(folder / f"{name}.idx", lambda path: path.write_bytes(ends.astype("<u8").tobytes()))
-    digest = hashlib.sha256(tokens.tobytes()).hexdigest()
-    return ShardInfo(name, len(documents), len(tokens), num_bytes, digest)
+    content = tokens.tobytes()
+    ends = document_ends.astype("<u8").tobytes()
+    files.write_file(folder / f"{name}.bin", lambda path: path.write_bytes(content))
+    files.write_file(folder / f"{name}.idx", lambda path: path.write_bytes(ends))
+    return ShardInfo(name, len(document_ends), len(tokens), num_bytes, hashlib.sha256(content).hexdigest())
 
 
 class TokenSplit:
@@ -112,7 +109,8 @@ def without_documents(split: TokenSplit, dropped: np.ndarray, num_bytes: np.ndar
         ]
         if documents:
             left = shard.num_bytes - int(sizes[numbers].sum())
-            made.append(write_shard(folder, shard.name, documents, left, split.dtype))
+            ends = np.cumsum([len(document) for document in documents])
+            made.append(write_shard(folder, shard.name, np.concatenate(documents).astype(split.dtype), ends, left))
         first += shard.num_documents
     return made
 

@@ -126,6 +126,26 @@ class Tokenizer:
         parts = {key: self._content[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
+    def to_json(self) -> str:
+        """The content of its `tokenizer.json`."""
+        text: str = self._with_specials.to_str()
+        return text
+
+    @cached_property
+    def pattern(self) -> str | None:
+        """The regular expression that splits text, where there is just one and nothing else changes the text."""
+        if self._content["normalizer"] is not None:
+            return None
+        splitter = self._content["pre_tokenizer"] or {}
+        steps = splitter["pretokenizers"] if splitter.get("type") == "Sequence" else [splitter]
+        regexes = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
+        by_itself = any(step.get("type") == "ByteLevel" and step.get("use_regex") for step in steps)
+        prefixed = any(step.get("add_prefix_space") for step in steps)
+        known = all(step.get("type") in ("Split", "ByteLevel") for step in steps)
+        if not known or prefixed or len(regexes) + by_itself != 1:
+            return None
+        return PATTERNS["gpt2"] if by_itself else regexes[0]
+
     @cached_property
     def pattern_name(self) -> str | None:
         """`gpt2`, `llama3` or `qwen2` where text is split by one of these, else None."""
