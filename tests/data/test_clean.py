@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkling.data.clean import clean, normalise
+from inkling.data.clean import Cleaning, clean, normalise
 from inkling.data.documents import Document, Skipped
 from inkling.data.formats import code
 
@@ -25,16 +26,16 @@ from inkling.data.formats import code
     ],
 )
 def test_reasons_of_the_prose_profile(content: str, reason: str) -> None:
-    result = clean(Document(content, "a.txt"), "prose")
+    result = clean(Document(content, "a.txt"), Cleaning("prose"))
     assert isinstance(result, Skipped)
     assert result.reason == reason
 
 
 def test_code_is_judged_as_code() -> None:
     braces = "{};\n" * 200
-    assert isinstance(clean(Document(braces, "a.c"), "auto"), Document)
+    assert isinstance(clean(Document(braces, "a.c"), Cleaning("auto")), Document)
     minified = "var a=1;" * 400
-    result = clean(Document(minified, "a.js"), "auto")
+    result = clean(Document(minified, "a.js"), Cleaning("auto"))
     assert isinstance(result, Skipped)
     assert result.reason == "minified"
     assert ".py" in code.SUFFIXES
@@ -42,10 +43,10 @@ def test_code_is_judged_as_code() -> None:
 
 def test_normalising_and_leaving_alone() -> None:
     raw = "e\u0301\r\nx\x00y\ufeff"
-    cleaned = clean(Document(raw, "a.txt"), "prose")
+    cleaned = clean(Document(raw, "a.txt"), Cleaning("prose"))
     assert isinstance(cleaned, Document)
-    assert cleaned.text == "é\nxy\ufeff"
-    untouched = clean(Document(raw, "a.txt"), "none")
+    assert cleaned.text == "é\nxy"
+    untouched = clean(Document(raw, "a.txt"), Cleaning("none"))
     assert isinstance(untouched, Document)
     assert untouched.text == raw
 
@@ -62,7 +63,7 @@ def test_normalising_and_leaving_alone() -> None:
     ],
 )
 def test_prose_that_only_looks_bad_is_kept(content: str) -> None:
-    assert isinstance(clean(Document(content, "a.txt"), "prose"), Document)
+    assert isinstance(clean(Document(content, "a.txt"), Cleaning("prose")), Document)
 
 
 @pytest.mark.parametrize(
@@ -79,23 +80,23 @@ def test_prose_that_only_looks_bad_is_kept(content: str) -> None:
 )
 def test_the_name_of_the_source_decides_how_it_is_judged(source: str, reason: str | None) -> None:
     one_long_line = "It was the same as before, and yet it was not. " * 60
-    result = clean(Document(one_long_line, source), "auto")
+    result = clean(Document(one_long_line, source), Cleaning("auto"))
     assert (result.reason if isinstance(result, Skipped) else None) == reason
 
 
 def test_what_is_dropped_is_named_with_its_size_and_beginning() -> None:
-    result = clean(Document("404: Not Found é", "pages/a.txt"), "prose")
+    result = clean(Document("404: Not Found é", "pages/a.txt"), Cleaning("prose"))
     assert result == Skipped("http_error", 17, "pages/a.txt: 404: Not Found é")
 
 
 @given(st.text())
 def test_normalised_text_has_no_control_characters_and_stays_as_it_is(raw: str) -> None:
-    text = normalise(raw)
+    text = normalise.characters(raw, Counter())
     assert {c for c in text if unicodedata.category(c) == "Cc"} <= {"\t", "\n", "\f"}
     assert unicodedata.is_normalized("NFC", text)
-    assert normalise(text) == text
+    assert normalise.characters(text, Counter()) == text
 
 
 @given(st.text(min_size=1))
 def test_none_changes_nothing(raw: str) -> None:
-    assert clean(Document(raw, "a.txt"), "none") == Document(raw, "a.txt")
+    assert clean(Document(raw, "a.txt"), Cleaning("none")) == Document(raw, "a.txt")

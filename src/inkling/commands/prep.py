@@ -138,4 +138,10 @@ def print_summary(out: Path, prepared: Prepared) -> None:
             f"{split:<11} {counts['num_documents']:,} documents, {counts['num_tokens']:,} tokens, "
             f"{counts['num_bytes'] / 1e6:.2f} MB, {per_token:.2f} bytes per token"
         )
+    if report["changes"]:
+        print(
+            "changed  "
+            + ", ".join(f"{change.replace('_', ' ')} {count:,}" for change, count in report["changes"].items())
+        )
+    print(f"All of it with examples: {out / 'report.html'}")
     print(f"Next:  inkling train {out}")

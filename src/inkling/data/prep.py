@@ -25,7 +25,7 @@ import numpy as np
 from inkling import files
 from inkling.config import Field, Section
 from inkling.data.account import NUM_EXAMPLES, Account
-from inkling.data.clean import RULES_VERSION, Profile
+from inkling.data.clean import RULES_VERSION, Cleaning, Profile, language
 from inkling.data.cluster import run_with_datatrove
 from inkling.data.decontaminate import Benchmark
 from inkling.data.documents import Source, Unit, list_sources, units_of
@@ -34,6 +34,7 @@ from inkling.data.leakage import LEAKED_SHARE, leaked_shares
 from inkling.data.plan import TRAIN, VALIDATION, NearDuplicates, Plan, SplitRule, make_plan
 from inkling.data.portions import Portions
 from inkling.data.processes import map_in_processes, num_cores
+from inkling.data.report_page import write_page
 from inkling.data.rows import write_rows
 from inkling.data.shards import (
     Dataset,
@@ -72,7 +73,12 @@ class PrepOptions(Section):
     pattern: Literal["gpt2", "llama3", "qwen2"] | None = None
     """How a new tokenizer splits text. Default: qwen2 below 16,384 tokens, else llama3."""
     clean: Profile = "auto"
-    """Cleaning rules. auto: code for source files, prose for the rest. none: the text as it is."""
+    """Cleaning rules. auto: code for source files, prose for the rest. web: as strict as web pages need. none: the
+    text as it is."""
+    mask_personal: bool = False
+    """Replace e-mail addresses, phone, card and account numbers, IP addresses and keys by their kind."""
+    languages: list[str] = Field([])
+    """Keep only documents in these languages, such as en or de."""
     near_duplicates: NearDuplicates = "drop"
     """Texts that share most of their runs of five words. drop: keep one of them. keep: all, on one side of the split.
     ignore: not looked for."""
@@ -209,8 +215,10 @@ class _Preparation:
             "rows": write_rows(portions, plan, self.folder),
         }
         write_manifest(self.folder, tokenizer=tokenizer, shards=shards, more=more)
+        manifest = Dataset.open(self.folder).manifest
+        write_page(self.folder / "report.html", report, manifest)
         shutil.rmtree(self.folder / "work")
-        return Prepared(Dataset.open(self.folder).manifest, report, was_there=False)
+        return Prepared(manifest, report, was_there=False)
 
     # ------------------------------------------------------------ phase 1: read and clean
 
@@ -223,6 +231,8 @@ class _Preparation:
         """A share of the units as portions of cleaned documents; the number of units."""
         if self.executor == "datatrove":
             run_with_datatrove(self.steps(), self.folder / "work" / "datatrove", self.num_workers, len(self.units))
+        if self.options.languages:
+            language.check_codes(self.options.languages)
         benchmark = self._benchmark()
         units = self.units[rank::world_size]
         jobs = [ReadingJob((unit,), self.folder / "work", self.options, benchmark) for unit in units]
@@ -369,8 +379,10 @@ def read_and_clean(job: ReadingJob) -> None:
 
 
 def _reading_steps(job: ReadingJob) -> list[Step]:
-    signatures = job.options.near_duplicates != "ignore"
-    return steps(job.units, job.work, profile=job.options.clean, benchmark=job.benchmark, signatures=signatures)
+    options = job.options
+    cleaning = Cleaning(options.clean, options.mask_personal, tuple(options.languages))
+    signatures = options.near_duplicates != "ignore"
+    return steps(job.units, job.work, cleaning=cleaning, benchmark=job.benchmark, signatures=signatures)
 
 
 def _encoder_sample(portions: Portions) -> list[str]:

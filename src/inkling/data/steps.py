@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inkling.data.account import Account
-from inkling.data.clean import Profile, clean
+from inkling.data.clean import Cleaning, clean
 from inkling.data.decontaminate import Benchmark
 from inkling.data.documents import Document, Part, Skipped, Unit, read_part
 from inkling.data.portions import PortionWriter, is_done
@@ -70,15 +70,16 @@ class Read:
 class Clean:
     """Cleaned documents."""
 
-    def __init__(self, profile: Profile, ledger: Ledger) -> None:
-        self.profile = profile
+    def __init__(self, cleaning: Cleaning, ledger: Ledger) -> None:
+        self.cleaning = cleaning
         self.ledger = ledger
 
     def __call__(self, documents: Documents, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         for document in documents:
-            result = clean(document, self.profile)
+            account = self.ledger.accounts[document.metadata["unit"]]
+            result = clean(document, self.cleaning, account.changes)
             if isinstance(result, Skipped):
-                self.ledger.accounts[document.metadata["unit"]].drop(result)
+                account.drop(result)
             else:
                 yield result
 
@@ -131,13 +132,13 @@ def steps(
     units: Sequence[tuple[int, Unit]],
     folder: Path,
     *,
-    profile: Profile,
+    cleaning: Cleaning,
     benchmark: Benchmark | None,
     signatures: bool,
 ) -> list[Step]:
     """All steps from numbered units to portions in `folder`."""
     ledger = Ledger()
-    chain: list[Step] = [Read(units, folder, ledger), Clean(profile, ledger)]
+    chain: list[Step] = [Read(units, folder, ledger), Clean(cleaning, ledger)]
     if benchmark is not None:
         chain.append(Decontaminate(benchmark, ledger))
     return [*chain, Write(units, folder, ledger, signatures=signatures)]
