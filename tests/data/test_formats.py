@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import pydoc_data.topics
@@ -160,8 +161,11 @@ def test_a_bad_row_is_named_by_its_line_and_the_others_are_read(
 
 
 def test_each_suffix_belongs_to_one_format() -> None:
-    assert formats.names() == ["builtin", "code", "jsonl", "text"]
-    suffixes = [suffix for module in (code, jsonl, text) for suffix in module.SUFFIXES]
+    modules = [importlib.import_module(f"inkling.data.formats.{name}") for name in formats.names()]
+    suffixes = [suffix for module in modules for suffix in module.SUFFIXES]
+    assert {".txt", ".md", ".html", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xml", ".gz", ".zip"} < set(
+        suffixes
+    )
     assert len(set(suffixes)) == len(suffixes)
     assert formats.for_name("A.PY") is code
     assert formats.for_name("a.unknown") is text

@@ -42,4 +42,3 @@ def test_the_page_has_the_figures_and_examples_of_the_report(tmp_path: Path) -> 
     assert f"Kept {prepared.report['documents_kept']:,} documents" in text
     assert f"{prepared.manifest['splits']['train']['num_tokens']:,}" in text
     assert "invisible character" in text
-    assert reader.texts.count("out") == 2

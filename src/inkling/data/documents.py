@@ -5,6 +5,7 @@ What cannot be read is passed on with its reason, never lost.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,8 @@ SEPARATOR_LINE = "<|endoftext|>"
 UNIT_BYTES = 16 << 20
 """A larger file is read in parts of about this, by as many processes as there are."""
 _BORDER_WINDOW_BYTES = 1 << 20
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors that say that there is no room."""
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 
 
@@ -221,20 +224,27 @@ def _count_lines(file: BinaryIO, num_bytes: int) -> int:
     return count
 
 
-def read_part(part: Part) -> Iterator[Document | Skipped]:
-    """The documents of a part, by the format of its name; a file of unknown suffix is read as text."""
+def read_part(part: Part, text_field: str | None = None) -> Iterator[Document | Skipped]:
+    """The documents of a part, by the format of its name; a file of unknown suffix is read as text.
+
+    Args:
+        text_field: The field of rows that holds the text; guessed when not given.
+    """
     from inkling.data import formats
 
     source = part.source
+    reading = formats.Reading(text_field)
     try:
         with source.open() as file:
             if part.stop is None:
-                yield from formats.read(file, source.name)
+                yield from formats.read(file, source.name, reading)
             else:
                 stream = io.BufferedReader(_Range(file, part.start, part.num_bytes), _BORDER_WINDOW_BYTES)
                 place = f"{source.name}@{part.start}" if source.is_remote and part.start else source.name
-                yield from formats.for_name(source.name).read(stream, place, part.first_line)
+                yield from formats.read(stream, source.name, reading, place=place, first_line=part.first_line)
     except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
         yield Skipped("unreadable", part.num_bytes, f"{source.name}: {error.strerror or error}")
 
 
@@ -256,15 +266,15 @@ class _Range(io.RawIOBase):
         return len(data)
 
 
-def read_source(source: Source) -> Iterator[Document | Skipped]:
+def read_source(source: Source, text_field: str | None = None) -> Iterator[Document | Skipped]:
     """The documents of a source."""
     for part in parts_of(source):
-        yield from read_part(part)
+        yield from read_part(part, text_field)
 
 
-def read_documents(paths: Sequence[str | Path]) -> Iterator[Document]:
+def read_documents(paths: Sequence[str | Path], text_field: str | None = None) -> Iterator[Document]:
     """Every document behind `paths`, what is skipped left out."""
     for source in list_sources(paths):
-        for item in read_source(source):
+        for item in read_source(source, text_field):
             if isinstance(item, Document):
                 yield item

@@ -7,7 +7,6 @@ portion and a few numbers for each document, and the result does not depend on t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ from inkling.data.account import NUM_EXAMPLES, Account
 from inkling.data.clean import RULES_VERSION, Cleaning, Profile, language
 from inkling.data.cluster import run_with_datatrove
 from inkling.data.decontaminate import Benchmark
-from inkling.data.documents import Source, Unit, list_sources, units_of
+from inkling.data.documents import FULL_DISK, Source, Unit, list_sources, units_of
 from inkling.data.encoding import EncodingJob, encode
 from inkling.data.leakage import LEAKED_SHARE, leaked_shares
 from inkling.data.plan import TRAIN, VALIDATION, NearDuplicates, Plan, SplitRule, make_plan
@@ -72,6 +71,9 @@ class PrepOptions(Section):
     """Of a new byte-pair encoding, in tokens. Default: 2,048 to 8,192 by the amount of text."""
     pattern: Literal["gpt2", "llama3", "qwen2"] | None = None
     """How a new tokenizer splits text. Default: qwen2 below 16,384 tokens, else llama3."""
+    text_field: str | None = None
+    """Field of JSON, CSV and Parquet rows that holds the text. Default: the first one with a usual name, such as
+    text or content, else the longest."""
     clean: Profile = "auto"
     """Cleaning rules. auto: code for source files, prose for the rest. web: as strict as web pages need. none: the
     text as it is."""
@@ -382,7 +384,9 @@ def _reading_steps(job: ReadingJob) -> list[Step]:
     options = job.options
     cleaning = Cleaning(options.clean, options.mask_personal, tuple(options.languages))
     signatures = options.near_duplicates != "ignore"
-    return steps(job.units, job.work, cleaning=cleaning, benchmark=job.benchmark, signatures=signatures)
+    return steps(
+        job.units, job.work, options.text_field, cleaning=cleaning, benchmark=job.benchmark, signatures=signatures
+    )
 
 
 def _encoder_sample(portions: Portions) -> list[str]:
@@ -449,7 +453,7 @@ def _explain_full_disk(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL_DISK:
             raise DataError(
                 f"the disk is full: {out} is unfinished. Free some space and run the same command again"
             ) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from inkling import files
 
+_TITLE = "What was in the text"
 _MAX_SOURCES = 20
 _STYLE = """
 :root { color-scheme: light dark; --bar: #4a6fa5; --line: #8884; }
@@ -24,9 +25,8 @@ ul { margin: 0; padding-left: 1.1rem; }
 
 def write_page(path: Path, report: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Write the page of a data folder from its `report.json` and `manifest.json`."""
-    name = escape(path.parent.name.removeprefix(".unfinished-"))
     sections = [
-        f"<h1>{name}</h1>",
+        f"<h1>{_TITLE}</h1>",
         _summary(report, manifest),
         _splits(manifest),
         _dropped(report),
@@ -36,7 +36,7 @@ def write_page(path: Path, report: dict[str, Any], manifest: dict[str, Any]) -> 
     body = "\n".join(section for section in sections if section)
     files.write_text(
         path,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_TITLE}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
         f"<body>\n{body}\n</body></html>\n",
     )

@@ -42,8 +42,11 @@ class Read:
     """The documents of every `world_size`-th unit from `rank` on, but for units that are done; `metadata["unit"]` says
     which. What comes in is passed on first."""
 
-    def __init__(self, units: Sequence[tuple[int, Unit]], folder: Path, ledger: Ledger) -> None:
+    def __init__(
+        self, units: Sequence[tuple[int, Unit]], folder: Path, ledger: Ledger, text_field: str | None = None
+    ) -> None:
         self.units = units
+        self.text_field = text_field
         self.folder = folder
         self.ledger = ledger
 
@@ -57,7 +60,7 @@ class Read:
                 yield from self._read(number, part)
 
     def _read(self, number: int, part: Part) -> Iterator[Document]:
-        for item in read_part(part):
+        for item in read_part(part, self.text_field):
             if isinstance(item, Skipped):
                 self.ledger.accounts[number].drop(item)
             else:
@@ -131,6 +134,7 @@ class Write:
 def steps(
     units: Sequence[tuple[int, Unit]],
     folder: Path,
+    text_field: str | None = None,
     *,
     cleaning: Cleaning,
     benchmark: Benchmark | None,
@@ -138,7 +142,7 @@ def steps(
 ) -> list[Step]:
     """All steps from numbered units to portions in `folder`."""
     ledger = Ledger()
-    chain: list[Step] = [Read(units, folder, ledger), Clean(cleaning, ledger)]
+    chain: list[Step] = [Read(units, folder, ledger, text_field), Clean(cleaning, ledger)]
     if benchmark is not None:
         chain.append(Decontaminate(benchmark, ledger))
     return [*chain, Write(units, folder, ledger, signatures=signatures)]

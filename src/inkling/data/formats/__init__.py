@@ -1,9 +1,13 @@
 """Text formats: one public file is one, matched to a file by its suffix.
 
-Each exports `SUFFIXES` and `read(file, name)`, which turns a binary stream into documents and into what was skipped,
-never raises for what the stream holds, and never holds more of it than its limits say. A format whose files can be cut
-also exports `border(data)`: how many bytes of `data` still belong to the document before, None when all of them do; its
-`read` takes the number of the first line as `first_line`.
+Each exports `SUFFIXES` and `read(file, name, …)`, which turns a binary stream into documents and into what was skipped,
+never raises for what the stream holds, and never holds more of it than its limits say. What else a format may export:
+
+    TAKES_FIELD     its rows have fields: `read` takes `text_field`
+    NEEDS_SEEKING   it cannot be read as a stream
+    IS_CONTAINER    other files are inside: `read` takes `reading`
+    border(data)    its files can be cut: how many bytes of `data` still belong to the document before, None when all of
+                    them do; `read` takes the number of the first line as `first_line`
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import PurePath
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from inkling.data.documents import Document, Skipped
 from inkling.data.formats import text
+from inkling.data.formats._container import Reading, seekable
+
+__all__ = ["Reading", "for_name", "names", "read"]
 
 
 def names() -> list[str]:
@@ -40,10 +47,27 @@ def for_name(name: str) -> ModuleType:
     return _by_suffix().get(PurePath(name).suffix.lower(), text)
 
 
-def read(file: BinaryIO, name: str, first_line: int = 1) -> Iterator[Document | Skipped]:
-    """The documents of a file, by the format of its name."""
+def read(
+    file: BinaryIO, name: str, reading: Reading | None = None, *, place: str | None = None, first_line: int = 1
+) -> Iterator[Document | Skipped]:
+    """The documents of a file, by the format of its name.
+
+    Args:
+        reading: How deep in containers the file lies, and what was said about all files.
+        place: What documents are named by; the name, where it is not given.
+        first_line: Number of the file's first line.
+    """
     module = for_name(name)
+    reading = reading or Reading()
+    more: dict[str, Any] = {}
+    if getattr(module, "TAKES_FIELD", False):
+        more["text_field"] = reading.text_field
+    if getattr(module, "IS_CONTAINER", False):
+        more["reading"] = reading
     if hasattr(module, "border"):
-        yield from module.read(file, name, first_line)
+        more["first_line"] = first_line
+    if getattr(module, "NEEDS_SEEKING", False):
+        with seekable(file) as whole:
+            yield from module.read(whole, place or name, **more)
     else:
-        yield from module.read(file, name)
+        yield from module.read(file, place or name, **more)

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from inkling.data.documents import Document, Skipped
 from inkling.data.formats import code
+from inkling.data.formats._decode import decode
 from inkling.errors import DataError, did_you_mean
 
 PROSE = "builtin:python-prose"
@@ -57,18 +58,20 @@ def list_files(name: str) -> list[tuple[Path, str]]:
 
 def read(file: BinaryIO, name: str) -> Iterator[Document | Skipped]:
     """The docstrings of a Python file in the order of the file, or the texts of help() topics, as one document."""
-    for item in code.read(file, name):
-        if isinstance(item, Skipped):
-            yield item
-            continue
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes such as "\\d" in other people's code
-                tree = ast.parse(item.text)
-        except SyntaxError as error:
-            yield Skipped("bad_syntax", len(item.text.encode()), f"{name}: {error.msg} in line {error.lineno}")
-            continue
-        texts = _topics(tree) if PurePath(name).parent.name == _TOPICS else _docstrings(tree)
-        yield Document("\n\n".join(texts), f"{name}#docstrings")
+    data = file.read(code.MAX_FILE_BYTES)
+    text = decode(data, name)
+    if isinstance(text, Skipped):
+        yield text
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of escapes such as "\\d" in other people's code
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", 0)
+        yield Skipped("bad_syntax", len(data), f"{name}: {getattr(error, 'msg', error)} in line {line}")
+        return
+    texts = _topics(tree) if PurePath(name).parent.name == _TOPICS else _docstrings(tree)
+    yield Document("\n\n".join(texts), f"{name}#docstrings")
 
 
 def _docstrings(tree: ast.Module) -> Iterator[str]:

@@ -1,36 +1,56 @@
-"""Plain text and Markdown. Lines that hold only `<|endoftext|>` separate documents; nothing else is touched."""
+"""Plain text and Markdown. Lines that hold only `<|endoftext|>` separate documents.
+
+Nothing else is touched, but for the licence around the books of Project Gutenberg.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import BinaryIO
 
 from inkling.data.documents import SEPARATOR_LINE, Document, Skipped
-from inkling.data.formats._decode import decode
+from inkling.data.formats._decode import decode, wide_encoding
+from inkling.data.formats._gutenberg import strip_licence
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".org", ".tex", ".log")
 
 MAX_DOCUMENT_BYTES = 32 << 20
 """A longer document is cut, so that memory stays bounded."""
 _READ_BYTES = 1 << 20
+_LICENCE_FILES = {"license", "licence", "copying", "notice", "unlicense"}
+_GUTENBERG = "PROJECT GUTENBERG"
 _SEPARATOR = re.compile(rb"^[ \t]*" + re.escape(SEPARATOR_LINE.encode()) + rb"[ \t]*\r?(?:\n|\Z)", re.MULTILINE)
 _UTF8_MAX_BYTES = 4
 
 
 def read(file: BinaryIO, name: str, first_line: int = 1) -> Iterator[Document | Skipped]:
     """The documents of one file, named by their first line. A file whose beginning is binary is skipped as a whole."""
+    if PurePath(name).stem.lower() in _LICENCE_FILES:
+        yield Skipped("licence_file", _num_bytes_left(file), name)
+        return
     beginning = file.read(_READ_BYTES)
+    if wide_encoding(beginning):
+        yield from _whole(beginning + file.read(MAX_DOCUMENT_BYTES), name)
+        return
     if b"\0" in beginning:
-        found = decode(beginning, name)
-        if isinstance(found, Skipped):
-            yield Skipped(found.reason, len(beginning) + _num_bytes_left(file), found.example)
-            return
+        yield Skipped("binary", len(beginning) + _num_bytes_left(file), f"{name}: holds zero bytes")
+        return
     for line, data in _documents(beginning, file):
-        place = name if first_line + line == 1 else f"{name}:{first_line + line}"
-        text = decode(data, place)
-        yield Document(text, place) if isinstance(text, str) else text
+        yield from _whole(data, name if first_line + line == 1 else f"{name}:{first_line + line}")
+
+
+def _whole(data: bytes, place: str) -> Iterator[Document | Skipped]:
+    """One document."""
+    text = decode(data, place)
+    if isinstance(text, Skipped):
+        yield text
+    elif _GUTENBERG in text[:20_000].upper():
+        yield Document(strip_licence(text), place, {"gutenberg": True})
+    else:
+        yield Document(text, place)
 
 
 def border(data: bytes) -> int | None:
