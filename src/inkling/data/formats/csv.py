@@ -33,7 +33,11 @@ def read(file: BinaryIO, name: str, text_field: str | None = None) -> Iterator[D
             continue
         if delimiter is None:
             delimiter = max(_DELIMITERS, key=text.count)
-        cells = _cells(text, delimiter)
+        try:
+            cells = _cells(text, delimiter)
+        except csv.Error as error:
+            yield Skipped("bad_row", len(data), f"{place}: {error}"[:200])
+            continue
         if not any(cells):
             continue
         if columns is None:
@@ -75,30 +79,11 @@ def _cells(text: str, delimiter: str) -> list[str]:
     """The cells of one row, by RFC 4180: a quoted cell may hold delimiters, line ends and doubled quotes."""
     if '"' not in text:
         return text.rstrip("\r\n").split(delimiter)
-    rows = csv.reader([text.replace("\0", "")], delimiter=delimiter)
-    cells = []
+    limit = csv.field_size_limit(MAX_ROW_BYTES)
     try:
-        for row in rows:
-            cells += row
-    except csv.Error:  # a cell above the limit of the library
-        return _quoted_cells(text.rstrip("\r\n"), delimiter)
-    return cells
-
-
-def _quoted_cells(text: str, delimiter: str) -> list[str]:
-    """The same for cells of any length."""
-    cells, cell, inside = [], [], False
-    for part in text.split('"'):
-        if inside:
-            cell.append(part)
-        else:
-            first, *others = part.split(delimiter)
-            cell.append(first if first or not cell or others else '"')
-            for other in others:
-                cells.append("".join(cell))
-                cell = [other]
-        inside = not inside
-    return [*cells, "".join(cell)]
+        return [cell for row in csv.reader([text], delimiter=delimiter) for cell in row]
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _columns(cells: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import BinaryIO
@@ -90,6 +91,7 @@ class _Reader(HTMLParser):
         self.blocks: list[tuple[str, bool]] = []
         self.title = ""
         self._open: list[str] = []
+        self._num_open: Counter[str] = Counter()
         self._dropped_at: int | None = None  # depth of the outermost element that is dropped
         self._text: list[str] = []
         self._linked = 0
@@ -103,37 +105,40 @@ class _Reader(HTMLParser):
             return
         if len(self._open) < _MAX_DEPTH:
             self._open.append(tag)
+            self._num_open[tag] += 1
         if self._dropped_at is None and (tag in _DROPPED or _is_hidden(attrs)):
             self._dropped_at = len(self._open)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _BLOCKS:
             self.end_block(paragraph=tag in _PARAGRAPHS)
-        if tag in self._open:  # what was left open inside ends too
-            while self._open.pop() != tag:
-                pass
+        while self._num_open[tag]:  # what was left open inside ends too
+            closed = self._open.pop()
+            self._num_open[closed] -= 1
+            if closed == tag:
+                break
         if self._dropped_at is not None and len(self._open) < self._dropped_at:
             self._dropped_at = None
 
     def handle_data(self, data: str) -> None:
-        if "title" in self._open:
+        if self._num_open["title"]:
             self.title += data
         elif self._dropped_at is None:
-            text = data if "pre" in self._open else _SPACES.sub(" ", data)
+            text = data if self._num_open["pre"] else _SPACES.sub(" ", data)
             self._text.append(text)
-            if "a" in self._open:
+            if self._num_open["a"]:
                 self._linked += len(text)
 
     def end_block(self, *, paragraph: bool) -> None:
         """The text so far is a block of its own."""
         text = "".join(self._text)
-        if "pre" not in self._open:
+        if not self._num_open["pre"]:
             text = _SPACES.sub(" ", text).strip(" ")
         length, linked = len(text), self._linked
         self._text, self._linked = [], 0
         is_links = length < _MAX_LINK_CHARACTERS and linked > _MAX_LINK_SHARE * length
         if text.strip(" -\n") and not is_links:
-            self.blocks.append((text.rstrip() + "\n", bool(_MAIN & set(self._open))))
+            self.blocks.append((text.rstrip() + "\n", any(self._num_open[tag] for tag in _MAIN)))
         if paragraph and self.blocks and not self.blocks[-1][0].endswith("\n\n"):
             text, is_main = self.blocks[-1]
             self.blocks[-1] = (f"{text}\n", is_main)

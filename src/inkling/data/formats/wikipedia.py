@@ -115,9 +115,9 @@ class _Pages:
 # ---------------------------------------------------------------- markup
 
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_DROPPED_ELEMENTS = re.compile(
-    r"<(ref|gallery|math|timeline|score|syntaxhighlight|source|imagemap|graph|templatedata)\b[^<>]{0,2000}(?:/>|>.{0,50000}?</\1\s*>)",
-    re.DOTALL | re.IGNORECASE,
+_DROPPED_TAG = re.compile(
+    r"<(/?)(ref|gallery|math|timeline|score|syntaxhighlight|source|imagemap|graph|templatedata)\b[^<>]{0,2000}?(/?)>",
+    re.IGNORECASE,
 )
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,2000}>")
 _LINK = re.compile(r"\[\[([^\[\]|]{0,500})(?:\|([^\[\]]{0,2000}))?\]\]")
@@ -137,7 +137,7 @@ _MAX_NESTING = 8
 def plain_text(wikitext: str) -> str:
     """An article without its markup: templates, tables, references, files, categories go; the words of links stay."""
     text = _COMMENT.sub("", wikitext)
-    text = _DROPPED_ELEMENTS.sub("", text)
+    text = _without_elements(text)
     text = _without_nested(_without_nested(text, "{{", "}}"), "{|", "|}")
     for _ in range(_MAX_NESTING):  # links stand inside the captions of pictures
         text, count = _LINK.subn(_words_of_link, text)
@@ -155,6 +155,24 @@ def _words_of_link(match: re.Match[str]) -> str:
     if _NOT_TEXT.match(target):
         return ""
     return words.rpartition("|")[2] if words is not None else target
+
+
+def _without_elements(text: str) -> str:
+    """Without references, formulas and the like; of those that are never closed, only the tag goes."""
+    tags = list(_DROPPED_TAG.finditer(text))
+    last_closing = {tag.group(2).lower(): number for number, tag in enumerate(tags) if tag.group(1)}
+    kept, start, inside = [], 0, ""
+    for number, tag in enumerate(tags):
+        closes, name, is_empty = tag.groups()
+        if inside:
+            if closes and name.lower() == inside:
+                start, inside = tag.end(), ""
+            continue
+        kept.append(text[start : tag.start()])
+        start = tag.end()
+        if not closes and not is_empty and last_closing.get(name.lower(), -1) > number:
+            inside = name.lower()
+    return "".join(kept) + text[start:]
 
 
 def _without_nested(text: str, opening: str, closing: str) -> str:

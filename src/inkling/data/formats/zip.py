@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ IS_CONTAINER = True
 NEEDS_SEEKING = True
 
 _ENCRYPTED = 0x1
+_ERRORS = (EOFError, OSError, OverflowError, RuntimeError, ValueError, struct.error)
 
 
 def read(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document | Skipped]:
@@ -31,7 +33,7 @@ def read(file: BinaryIO, name: str, reading: Reading) -> Iterator[Document | Ski
                 elif not member.is_dir() and not is_hidden(member.filename):
                     yield from _member(archive, member, name, inside)
 
-    return contents(file, name, reading, members, (zipfile.BadZipFile, EOFError, ValueError, OSError, OverflowError))
+    return contents(file, name, reading, members, (zipfile.BadZipFile, *_ERRORS))
 
 
 def _member(
@@ -44,5 +46,5 @@ def _member(
     try:
         with archive.open(member) as content:
             yield from formats.read(stream(content.read, inside), place, inside)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, *_ERRORS) as error:
         yield Skipped("damaged_archive", member.file_size, f"{place}: {' '.join(str(error).split())[:150]}")
