@@ -95,6 +95,13 @@ def test_any_page_is_read(pieces: list[str]) -> None:
         assert isinstance(item, (Document, Skipped))
 
 
+@pytest.mark.parametrize("piece", ["<a>x", "<b", "<!--", "<p>", "<main><p>x", "<!", "</", "&", "<?", "<pre>"])
+def test_pages_take_no_more_than_linear_time(piece: str) -> None:
+    started = time.process_time()
+    main_text(piece * 20_000)
+    assert time.process_time() - started < 5
+
+
 # ---------------------------------------------------------------- Wikipedia
 
 ARTICLE = """{{Infobox|a={{nested|x}}|b=2}}

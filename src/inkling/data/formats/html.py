@@ -44,6 +44,7 @@ _MIN_MAIN_SHARE = 0.3
 _MAX_LINK_SHARE, _MAX_LINK_CHARACTERS = 0.6, 200
 _MAX_DEPTH = 2000
 _SPACES = re.compile(r"[ \t\r\n\f]+")
+_NO_TAG = re.compile(r"<(?=[^<>]*(?:<|\Z))")  # the library takes quadratic time over tags that never end
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_-]{2,30})", re.IGNORECASE)
 
 
@@ -74,13 +75,23 @@ def _decode(data: bytes, name: str) -> str | Skipped:
 def main_text(page: str) -> tuple[str, str]:
     """Title and main text of a page: its blocks on lines of their own, paragraphs parted by an empty line."""
     reader = _Reader()
-    reader.feed(page)
+    reader.feed(_NO_TAG.sub("&lt;", _without_comments(page)))
     reader.close()
     reader.end_block(paragraph=True)
     everything = "".join(text for text, _ in reader.blocks)
     main = "".join(text for text, is_main in reader.blocks if is_main)
     chosen = main if len(main) > _MIN_MAIN_SHARE * len(everything) else everything
     return reader.title.strip(), chosen.strip("\n")
+
+
+def _without_comments(page: str) -> str:
+    """A page without comments; of one that is never closed, only its beginning goes."""
+    kept, start = [], 0
+    last_end = page.rfind("-->")
+    while (begin := page.find("<!--", start)) >= 0:
+        kept.append(page[start:begin])
+        start = page.find("-->", begin) + 3 if begin < last_end else begin + 4
+    return "".join(kept) + page[start:]
 
 
 class _Reader(HTMLParser):
