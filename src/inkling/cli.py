@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 VERBS = {
     "demo": "The whole row, offline, in minutes: text, tokenizer, training, evaluation, samples",
     "prep": "Turn files and folders into a data folder: cleaned, deduplicated, split, tokenized",
+    "mix": "Several data folders as one to train on, each with its share",
     "tokenizer train": "Train a tokenizer on text",
     "tokenizer report": "Say how a tokenizer treats a text",
+    "tokenizer compare": "Compare tokenizers on your text, in one table",
+    "tokenizer convert": "Write a tokenizer as tokenizer.json, tiktoken ranks or GPT-2's files",
+    "tokenizer repair": "Say what is wrong with a tokenizer, and mend it",
+    "tokenizer add": "Add tokens to a tokenizer, or to a run with its embedding",
     "train": "Train a model on a data folder, or resume a run",
     "eval": "Loss, perplexity and bits per byte of a run, beside honest floors",
     "generate": "Continue a prompt, a file of prompts or standard input",

@@ -34,7 +34,7 @@ def split_of(folder: Path, lengths: list[int], per_shard: int = 3) -> tuple[Toke
 @pytest.mark.parametrize("lengths", [[40, 3, 17, 8, 100, 2, 29], [500], [5] * 60])
 def test_each_epoch_predicts_each_token_once(tmp_path: Path, lengths: list[int]) -> None:
     split, _ = split_of(tmp_path, lengths)
-    windows = PackedWindows(split, context=7, batch_size=1, seed=3, eot_id=EOT)
+    windows = PackedWindows([(split, 1.0)], context=7, batch_size=1, seed=3, eot_id=EOT)
     per_epoch = windows.windows_per_epoch
     assert per_epoch == sum(lengths) // 7
     orders = []
@@ -53,7 +53,7 @@ def test_windows_follow_the_documents(tmp_path: Path) -> None:
     split, documents = split_of(tmp_path, [40, 3, 17, 8, 100, 2, 29])
     follows = {int(a): int(b) for document in documents for a, b in pairwise(document)}
     starts = {int(document[0]) for document in documents}
-    windows = PackedWindows(split, context=11, batch_size=4, seed=1, eot_id=EOT)
+    windows = PackedWindows([(split, 1.0)], context=11, batch_size=4, seed=1, eot_id=EOT)
     for step in range(12):
         batch = windows.batch(step)
         for given, wanted in zip(batch.input_ids.ravel(), batch.targets.ravel(), strict=True):
@@ -62,26 +62,26 @@ def test_windows_follow_the_documents(tmp_path: Path) -> None:
 
 def test_a_step_is_the_same_whatever_was_asked_before(tmp_path: Path) -> None:
     split, _ = split_of(tmp_path, [40, 3, 17, 8, 100, 2, 29])
-    fresh = PackedWindows(split, context=7, batch_size=4, seed=1, eot_id=EOT)
-    worn = PackedWindows(split, context=7, batch_size=4, seed=1, eot_id=EOT)
+    fresh = PackedWindows([(split, 1.0)], context=7, batch_size=4, seed=1, eot_id=EOT)
+    worn = PackedWindows([(split, 1.0)], context=7, batch_size=4, seed=1, eot_id=EOT)
     for step in (9, 0, 20):
         worn.batch(step)
     assert np.array_equal(fresh.batch(13).input_ids, worn.batch(13).input_ids)
-    other = PackedWindows(split, context=7, batch_size=4, seed=2, eot_id=EOT)
+    other = PackedWindows([(split, 1.0)], context=7, batch_size=4, seed=2, eot_id=EOT)
     assert not np.array_equal(fresh.batch(13).input_ids, other.batch(13).input_ids)
 
 
 def test_the_batch_size_does_not_change_the_order(tmp_path: Path) -> None:
     split, _ = split_of(tmp_path, [40, 3, 17, 8, 100, 2, 29])
-    small = PackedWindows(split, context=7, batch_size=2, seed=1, eot_id=EOT)
-    large = PackedWindows(split, context=7, batch_size=6, seed=1, eot_id=EOT)
+    small = PackedWindows([(split, 1.0)], context=7, batch_size=2, seed=1, eot_id=EOT)
+    large = PackedWindows([(split, 1.0)], context=7, batch_size=6, seed=1, eot_id=EOT)
     joined = np.concatenate([small.batch(step).input_ids for step in range(9)])
     assert np.array_equal(joined, np.concatenate([large.batch(step).input_ids for step in range(3)]))
 
 
 def test_segments_begin_at_each_end_of_text(tmp_path: Path) -> None:
     split, _ = split_of(tmp_path, [5] * 60)
-    batch = PackedWindows(split, context=12, batch_size=4, seed=1, eot_id=EOT).batch(0)
+    batch = PackedWindows([(split, 1.0)], context=12, batch_size=4, seed=1, eot_id=EOT).batch(0)
     assert batch.segment_ids is not None
     for row, segments in zip(batch.input_ids, batch.segment_ids, strict=True):
         expected, current = [], 0
@@ -90,7 +90,9 @@ def test_segments_begin_at_each_end_of_text(tmp_path: Path) -> None:
             expected.append(current)
         assert segments.tolist() == expected
     whole, _ = split_of(tmp_path / "b", [500])
-    batches = [PackedWindows(whole, context=12, batch_size=1, seed=1, eot_id=EOT).batch(step) for step in range(41)]
+    batches = [
+        PackedWindows([(whole, 1.0)], context=12, batch_size=1, seed=1, eot_id=EOT).batch(step) for step in range(41)
+    ]
     assert sum(batch.segment_ids is None for batch in batches) >= 39
 
 
@@ -112,6 +114,6 @@ def test_evaluation_predicts_everything_once_in_order(tmp_path: Path, context: i
 def test_too_little_text_names_the_number_to_lower(tmp_path: Path) -> None:
     split, _ = split_of(tmp_path, [40])
     with pytest.raises(DataError, match="40 tokens, less than one context of 64"):
-        PackedWindows(split, context=64, batch_size=1, seed=1, eot_id=EOT)
+        PackedWindows([(split, 1.0)], context=64, batch_size=1, seed=1, eot_id=EOT)
     with pytest.raises(DataError, match="Lower --batch-size to 5"):
-        PackedWindows(split, context=8, batch_size=6, seed=1, eot_id=EOT)
+        PackedWindows([(split, 1.0)], context=8, batch_size=6, seed=1, eot_id=EOT)

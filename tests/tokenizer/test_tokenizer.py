@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from inkling.errors import TokenizerError
 from inkling.tokenizer import EOT, Tokenizer
+from inkling.tokenizer.patterns import choose_pattern
 from inkling.tokenizer.report import report
 from inkling.tokenizer.tokenizer import cut_at_safe_borders
 from inkling.tokenizer.train import train_bpe
@@ -146,3 +147,15 @@ def test_report_counts_what_the_text_uses() -> None:
     assert found["digits"].count("'1'") >= 2
     assert found["documents_changed_by_round_trip"] == 0
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("digits", "wanted"), [("whole", ["1234567"]), ("threes", ["123", "456", "7"]), ("single", [*"1234567"])]
+)
+def test_digits_choose_the_pattern(digits: str, wanted: list[str]) -> None:
+    pattern = choose_pattern(None, digits, 4096)
+    tokenizer = train_bpe(["1234567\n" * 9 + "123 456 7 " * 9], 400, pattern=pattern, special_tokens=[EOT, "<|x|>"])
+    assert [tokenizer.decode([number]) for number in tokenizer.encode("1234567")] == wanted
+    assert tokenizer.special_tokens == {EOT: 0, "<|x|>": 1}
+    with pytest.raises(TokenizerError, match=f"does not cut digits {digits}"):
+        choose_pattern("gpt2" if digits != "whole" else "qwen2", digits, 4096)

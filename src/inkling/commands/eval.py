@@ -64,6 +64,7 @@ def run(settings: Settings) -> None:
         what = f"{settings.split} split of {dataset.folder}"
     with LiveProgress(quiet=settings.as_json) as progress:
         score = score_with_progress(model, tokenizer, batches, progress)
+        sources = {} if settings.text is not None else score_sources(settings, model, tokenizer, dataset, progress)
         found: dict[str, float] = {}
         if settings.floors and settings.text is not None:
             found = {"xz": floors.xz_bits_per_byte([text.encode()])}
@@ -71,9 +72,28 @@ def run(settings: Settings) -> None:
             found = floors_of(dataset, tokenizer)
     if settings.as_json:
         result: dict[str, Any] = {"run": str(settings.run), "text": what, **score.as_dict(), "floors": found}
+        if sources:
+            result["sources"] = {name: source.as_dict() for name, source in sources.items()}
         print(json.dumps(result))
     else:
         print_score(what, score, found)
+        for name, source in sources.items():
+            print(f"  {name:<14} {source.bits_per_byte:.4f} bits per byte, {source.num_bytes:,} bytes")
+
+
+def score_sources(
+    settings: Settings, model: LanguageModel, tokenizer: Tokenizer, dataset: Dataset, progress: LiveProgress
+) -> dict[str, Score]:
+    """The score on each source of a mixture; nothing for a folder that is none."""
+    if len(dataset.parts) < 2:
+        return {}
+    context = settings.context or model.config.max_position_embeddings
+    found = {}
+    for part in dataset.parts:
+        split = part.validation if settings.split == "validation" else part.train
+        batches = sequential_windows(split, context, settings.batch_size, dataset.eot_id)
+        found[part.name] = score_with_progress(model, tokenizer, batches, progress)
+    return found
 
 
 def dataset_of_run(run: Path, data: Path | None) -> Dataset:

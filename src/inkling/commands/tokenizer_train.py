@@ -11,6 +11,8 @@ from inkling.data.documents import read_documents
 from inkling.data.split import as_digests, content_hash, is_validation
 from inkling.errors import DataError
 from inkling.progress import LiveProgress
+from inkling.tokenizer import DEFAULT_SPECIALS
+from inkling.tokenizer.patterns import choose_pattern
 from inkling.tokenizer.report import print_report, report
 from inkling.tokenizer.train import train_bpe, train_char
 
@@ -35,6 +37,10 @@ class Settings(CommandSettings):
     """Byte-pair encoding, or one token for each character."""
     pattern: Literal["gpt2", "llama3", "qwen2"] | None = None
     """How text is split. Default: qwen2 below 16,384 tokens, else llama3."""
+    digits: Literal["whole", "threes", "single"] | None = None
+    """How numbers are cut; the same choice as the pattern: gpt2, llama3 or qwen2."""
+    special_tokens: list[str] = Field([])
+    """More control tokens, beside <|endoftext|>, <|im_start|> and <|im_end|>."""
     workers: int = Field(1, ge=1)
     """Processes that count."""
     as_json: bool = False
@@ -45,6 +51,8 @@ def run(settings: Settings) -> None:
     """Train, save, report."""
     if (settings.out / "tokenizer.json").exists():
         raise DataError(f"{settings.out} already holds a tokenizer; choose another -o")
+    pattern = choose_pattern(settings.pattern, settings.digits, settings.vocab_size)
+    specials = list(dict.fromkeys([*DEFAULT_SPECIALS, *settings.special_tokens]))
     texts = [document.text for document in read_documents(settings.paths)]
     chosen = is_validation(as_digests([content_hash(text) for text in texts]), 0.1, seed=0)
     held_back = [text for text, is_chosen in zip(texts, chosen, strict=True) if is_chosen]
@@ -53,12 +61,13 @@ def run(settings: Settings) -> None:
         held_back, training = texts, texts
     with LiveProgress(quiet=settings.as_json) as progress:
         if settings.level == "char":
-            tokenizer = train_char(training)
+            tokenizer = train_char(training, special_tokens=specials)
         else:
             tokenizer = train_bpe(
                 training,
                 settings.vocab_size,
-                pattern=settings.pattern,
+                pattern=pattern,
+                special_tokens=specials,
                 num_workers=settings.workers,
                 on_progress=lambda done, total: progress("merging", done, total),
             )

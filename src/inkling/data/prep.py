@@ -46,8 +46,9 @@ from inkling.data.shards import (
 )
 from inkling.data.steps import Step, run, steps
 from inkling.errors import DataError
-from inkling.tokenizer import Tokenizer
+from inkling.tokenizer import DEFAULT_SPECIALS, Tokenizer
 from inkling.tokenizer.encoders import fastest
+from inkling.tokenizer.patterns import choose_pattern
 from inkling.tokenizer.train import train_bpe, train_char
 
 TOKENIZER_SAMPLE_CHARACTERS = 100_000_000
@@ -71,6 +72,10 @@ class PrepOptions(Section):
     """Of a new byte-pair encoding, in tokens. Default: 2,048 to 8,192 by the amount of text."""
     pattern: Literal["gpt2", "llama3", "qwen2"] | None = None
     """How a new tokenizer splits text. Default: qwen2 below 16,384 tokens, else llama3."""
+    digits: Literal["whole", "threes", "single"] | None = None
+    """How a new tokenizer cuts numbers; the same choice as the pattern: gpt2, llama3 or qwen2."""
+    special_tokens: list[str] = Field([])
+    """More control tokens of a new tokenizer, beside <|endoftext|>, <|im_start|> and <|im_end|>."""
     text_field: str | None = None
     """Field of JSON, CSV and Parquet rows that holds the text. Default: the first one with a usual name, such as
     text or content, else the longest."""
@@ -294,12 +299,15 @@ class _Preparation:
         return tokenizer
 
     def _new_tokenizer(self, level: str, vocab_size: int, texts: Iterator[str]) -> Tokenizer:
+        options = self.options
+        specials = list(dict.fromkeys([*DEFAULT_SPECIALS, *options.special_tokens]))
         if level == "char":
-            return train_char(texts)
+            return train_char(texts, special_tokens=specials)
         return train_bpe(
             texts,
             vocab_size,
-            pattern=self.options.pattern,
+            pattern=choose_pattern(options.pattern, options.digits, vocab_size),
+            special_tokens=specials,
             num_workers=self._workers(self.account.kept_bytes),
             on_progress=lambda done, total: self.on_progress("tokenizer", done, total, f"{vocab_size:,} tokens"),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,11 +66,23 @@ class TokenSplit:
     """The tokens of one split, memory-mapped, as one sequence over its shards."""
 
     def __init__(self, folder: Path, shards: list[ShardInfo], dtype: np.dtype[Any]) -> None:
+        self._open([(folder, shard) for shard in shards], dtype)
+
+    @classmethod
+    def joined(cls, splits: Sequence[TokenSplit]) -> TokenSplit:
+        """Several splits of the same type as one."""
+        split = cls.__new__(cls)
+        split._open([place for other in splits for place in other._places], splits[0].dtype)
+        return split
+
+    def _open(self, places: list[tuple[Path, ShardInfo]], dtype: np.dtype[Any]) -> None:
+        self._places = places
+        shards = [shard for _, shard in places]
         self.shards = shards
         self.dtype = dtype
-        self._shards = [_map(folder / f"{shard.name}.bin", shard.num_tokens, dtype) for shard in shards]
+        self._shards = [_map(folder / f"{shard.name}.bin", shard.num_tokens, dtype) for folder, shard in places]
         self._starts = np.cumsum([0, *(shard.num_tokens for shard in shards)], dtype=np.int64)
-        ends = [_map(folder / f"{shard.name}.idx", shard.num_documents, np.dtype("<u8")) for shard in shards]
+        ends = [_map(folder / f"{shard.name}.idx", shard.num_documents, np.dtype("<u8")) for folder, shard in places]
         shifted = [end.astype(np.int64) + start for end, start in zip(ends, self._starts[:-1], strict=True)]
         self.document_ends: np.ndarray = np.concatenate(shifted) if shifted else np.empty(0, np.int64)
         """End of each document in tokens, (number of documents)."""
@@ -115,18 +128,43 @@ def without_documents(split: TokenSplit, dropped: np.ndarray, num_bytes: np.ndar
     return made
 
 
+@dataclass(frozen=True)
+class DatasetPart:
+    """One source of a data folder: the folder itself, or one that it mixes in with a share of the training windows."""
+
+    name: str
+    share: float
+    train: TokenSplit
+    validation: TokenSplit
+
+
 class Dataset:
-    """A finished data folder."""
+    """A finished data folder, or a mixture of several."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.parts = self._parts()
+        """Its sources, of which a folder that is no mixture has one."""
         self.tokenizer_sha256: str = manifest["tokenizer_sha256"]
         self.vocab_size: int = manifest["vocab_size"]
         self.eot_id: int = manifest["eot_id"]
-        dtype = np.dtype(manifest["dtype"])
-        self.train = TokenSplit(folder, _shards_of(manifest, "train"), dtype)
-        self.validation = TokenSplit(folder, _shards_of(manifest, "validation"), dtype)
+        self.train = TokenSplit.joined([part.train for part in self.parts])
+        self.validation = TokenSplit.joined([part.validation for part in self.parts])
+
+    def _parts(self) -> list[DatasetPart]:
+        if "mixture" not in self.manifest:
+            dtype = np.dtype(self.manifest["dtype"])
+            train = TokenSplit(self.folder, _shards_of(self.manifest, "train"), dtype)
+            validation = TokenSplit(self.folder, _shards_of(self.manifest, "validation"), dtype)
+            return [DatasetPart(self.folder.name, 1.0, train, validation)]
+        parts = []
+        for entry in self.manifest["mixture"]:
+            source = Dataset.open((self.folder / entry["folder"]).resolve())
+            if manifest_sha256(source.folder) != entry["manifest_sha256"]:
+                raise DataError(f"{source.folder} has changed since {self.folder} was mixed: run inkling mix again")
+            parts.append(DatasetPart(source.folder.name, entry["share"], source.train, source.validation))
+        return parts
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
@@ -158,12 +196,12 @@ class Dataset:
 
     def check_checksums(self) -> None:
         """Raises DataError when a shard's content is not what the manifest says. Reads everything."""
-        for split in _PREFIX:
-            for shard in _shards_of(self.manifest, split):
-                with (self.folder / f"{shard.name}.bin").open("rb") as file:
+        for split in (self.train, self.validation):
+            for folder, shard in split._places:
+                with (folder / f"{shard.name}.bin").open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 if digest != shard.sha256:
-                    raise DataError(f"{self.folder / shard.name}.bin was altered. Prepare the folder again")
+                    raise DataError(f"{folder / shard.name}.bin was altered. Prepare the folder again")
 
 
 def write_manifest(
@@ -194,6 +232,11 @@ def write_manifest(
         **more,
     }
     files.write_json(folder / MANIFEST_FILE, manifest)
+
+
+def manifest_sha256(folder: Path) -> str:
+    """SHA-256 of the data folder's manifest, which itself names the hash of each shard."""
+    return hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
 
 
 def _shards_of(manifest: dict[str, Any], split: SplitName) -> list[ShardInfo]:

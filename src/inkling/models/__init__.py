@@ -13,6 +13,7 @@ from inkling.errors import ModelError, did_you_mean
 from inkling.models._cache import KVCache
 from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
+from inkling.models._grow import with_more_tokens
 from inkling.models._model import LanguageModel
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "names",
     "num_parameters",
+    "with_more_tokens",
     "without_memory",
 ]
 

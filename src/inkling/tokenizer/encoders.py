@@ -124,7 +124,7 @@ def awkward_strings(tokenizer: Tokenizer) -> list[str]:
     generator = random.Random(0)
     alphabet = " \t\n\r\x0b\x0c\u00a0\u2003\u200b\u3000aZéßñ'’0123٣.,;!?-_(){}<|>/\\日本語한글ไทยनि\u0301\u200d🌱👩🏽"
     drawn = ["".join(generator.choices(alphabet, k=length)) for length in (1, 2, 3, 5, 8, 20, 60) for _ in range(30)]
-    specials = [f"{before}{token}{after}" for token in tokenizer.special_tokens for before, after in _AROUND]
+    specials = [f"{before}{token}{after}" for token in tokenizer.added_tokens for before, after in _AROUND]
     return [*_AWKWARD, *specials, *drawn]
 
 

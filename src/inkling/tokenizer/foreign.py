@@ -35,13 +35,21 @@ def load_tiktoken_ranks(path: Path) -> tokenizers.Tokenizer:
     """A `*.tiktoken` file: a token in base64 and its rank on each line. Text is split as Llama 3 does.
 
     The file does not say how text is split; of the files in use, most split as Llama 3 or as cl100k, which is the same.
+    Where `inkling tokenizer convert` wrote the file, `*.tiktoken.json` beside it says.
     """
     try:
         lines = path.read_text(encoding="ascii").split("\n")
         ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
     except (OSError, ValueError) as error:
         raise TokenizerError(f"{path} is no file of tiktoken ranks ({error})") from None
-    return _from_ranks(ranks, PATTERNS["llama3"], {EOT: max(ranks.values()) + 1})
+    beside = path.with_name(f"{path.name}.json")
+    if not beside.exists():
+        return _from_ranks(ranks, PATTERNS["llama3"], {EOT: max(ranks.values()) + 1})
+    try:
+        more = json.loads(beside.read_text(encoding="utf-8"))
+        return _from_ranks(ranks, str(more["pat_str"]), {str(k): int(v) for k, v in more["special_tokens"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TokenizerError(f"{beside} is damaged ({error!r})") from None
 
 
 def load_tiktoken_encoding(name: str) -> tokenizers.Tokenizer:
@@ -66,14 +74,14 @@ def _from_ranks(ranks: dict[bytes, int], pattern: str, special_tokens: dict[str,
     merges = []
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         if len(token) > 1:
-            parts = _merge_up_to(token, ranks, rank)
+            parts = merge_up_to(token, ranks, rank)
             if len(parts) == 2:
                 merges.append((_spell(parts[0]), _spell(parts[1])))
     vocabulary = {_spell(token): rank for token, rank in ranks.items()} | special_tokens
     return _byte_level_bpe(vocabulary, merges, pattern, list(special_tokens), ignore_merges=True)
 
 
-def _merge_up_to(token: bytes, ranks: dict[bytes, int], limit: int) -> list[bytes]:
+def merge_up_to(token: bytes, ranks: dict[bytes, int], limit: int) -> list[bytes]:
     """Merge the bytes of `token` with the merges of lower rank than `limit`."""
     parts = [bytes([byte]) for byte in token]
     while True:

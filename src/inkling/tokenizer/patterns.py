@@ -20,12 +20,31 @@ PATTERNS = {
 }
 """Numbers: `gpt2` keeps them whole, `llama3` cuts them into threes, `qwen2` into digits."""
 
+PATTERN_OF_DIGITS = {"whole": "gpt2", "threes": "llama3", "single": "qwen2"}
+"""The pattern that cuts numbers in each way. Of the three, `gpt2` alone keeps a run of spaces apart from the line end
+before it; the others make one token of the line end and let runs of spaces be one, which suits code."""
+
 _LARGE_VOCABULARY = 16_384
 
 
 def default_pattern(vocab_size: int) -> str:
     """`qwen2` for small vocabularies, which cannot afford a token for each number below 1,000; else `llama3`."""
     return "qwen2" if vocab_size < _LARGE_VOCABULARY else "llama3"
+
+
+def choose_pattern(pattern: str | None, digits: str | None, vocab_size: int) -> str:
+    """The pattern by its name, or else by how it cuts numbers, or else by the size of the vocabulary.
+
+    Raises TokenizerError when name and digits contradict each other.
+    """
+    if digits is not None:
+        by_digits = PATTERN_OF_DIGITS[digits]
+        if pattern not in (None, by_digits):
+            raise TokenizerError(
+                f"--pattern {pattern} does not cut digits {digits}: that is {by_digits}. Leave one out"
+            )
+        return by_digits
+    return check_pattern(pattern) if pattern is not None else default_pattern(vocab_size)
 
 
 def check_pattern(name: str) -> str:

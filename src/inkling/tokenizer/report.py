@@ -42,6 +42,7 @@ def report(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
         "tokens": num_tokens,
         "bytes_per_token": num_bytes / max(num_tokens, 1),
         "tokens_per_word": num_tokens / max(num_words, 1),
+        "single_byte_share": int(used[[n for n in ordinary if len(table[n]) == 1]].sum()) / max(num_tokens, 1),
         "unused": len(unused),
         "unused_examples": [_show(table[number]) for number in unused[-_NUM_EXAMPLES:]],
         "longest": [_show(table[number]) for number in longest],

@@ -113,6 +113,25 @@ class Tokenizer:
         return {token["content"]: token["id"] for token in self._content["added_tokens"] if token["special"]}
 
     @cached_property
+    def added_tokens(self) -> dict[str, int]:
+        """All tokens that are found in text before it is split, control tokens among them, and their ids."""
+        return {token["content"]: token["id"] for token in self._content["added_tokens"]}
+
+    def with_tokens(self, tokens: Sequence[str], *, special: bool) -> Tokenizer:
+        """The same tokenizer with more tokens, which are taken whole wherever they stand; ids follow the last one.
+
+        Raises TokenizerError when one is a token already, or is empty.
+        """
+        known = self._with_specials.get_vocab(with_added_tokens=True)
+        for token in tokens:
+            if not token or token in known or tokens.count(token) > 1:
+                raise TokenizerError(f"{token!r} is a token already" if token else "a token cannot be empty")
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
+        new = [{"id": self.vocab_size + n, "content": token, **flags} for n, token in enumerate(tokens)]
+        content = {**self._content, "added_tokens": [*self._content["added_tokens"], *new]}
+        return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(content)))
+
+    @cached_property
     def eot_id(self) -> int:
         """Id of the token that ends a document. Raises TokenizerError when there is none."""
         for name in (EOT, "</s>", "<|end_of_text|>", "<eos>", "[SEP]"):
@@ -171,6 +190,8 @@ class Tokenizer:
         return table
 
     def _bytes_of(self, token: str) -> bytes:
+        if token in self.added_tokens:  # these are spelled as they are
+            return token.encode()
         if self.is_byte_level and all(character in BYTE_OF_CHARACTER for character in token):
             return bytes(BYTE_OF_CHARACTER[character] for character in token)
         return token.replace("▁", " ").encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from inkling import checkpoint, files, machine, models, optim
 from inkling.checkpoint import RunRecord
 from inkling.config import Section
 from inkling.data.loader import Batch, PackedWindows, sequential_windows
-from inkling.data.shards import Dataset
+from inkling.data.shards import Dataset, manifest_sha256
 from inkling.errors import CheckpointError, ConfigError
 from inkling.optim import muon
 from inkling.optim._ema import WeightAverage
@@ -86,14 +85,16 @@ class PretrainingRun:
         self.choices: dict[str, Any] = record.choices if record is not None else self._choose()
         self.model = self._build_model()
         self.windows = PackedWindows(
-            self.dataset.train,
+            [(part.train, part.share) for part in self.dataset.parts],
             context=settings.context,
             batch_size=self.choices["batch_size"],
             seed=settings.seed,
             eot_id=self.dataset.eot_id,
+            stride=settings.stride,
         )
+        self._say_mixture()
         self.record = record if record is not None else self._create_run_folder()
-        if record is not None and record.data["manifest_sha256"] != manifest_hash(settings.data):
+        if record is not None and record.data["manifest_sha256"] != manifest_sha256(settings.data):
             raise CheckpointError(
                 f"the data folder {settings.data} has changed since {run} began; start a new run with --no-resume"
             )
@@ -147,12 +148,23 @@ class PretrainingRun:
             "reasons": reasons,
         }
 
+    def _say_mixture(self) -> None:
+        if len(self.dataset.parts) > 1:
+            num_steps = self.choices["expected_tokens"] // (self.choices["batch_size"] * self.settings.context)
+            passes = self.windows.passes(num_steps)
+            each = (f"{p.name} {p.share:.1%}, {n:.2f} passes" for p, n in zip(self.dataset.parts, passes, strict=True))
+            self.report.note(f"mixture: {'; '.join(each)}")
+
     def _plain_speed(self, config: models.ModelConfig) -> float:
         """Tokens per second of forward and backward on a few sequences, before anything is chosen."""
         model = models.load(self.settings.arch).Model(config).to(self.device)
         count = max(1, min(8, self.dataset.train.num_tokens // self.settings.context))
         windows = PackedWindows(
-            self.dataset.train, context=self.settings.context, batch_size=count, seed=0, eot_id=self.dataset.eot_id
+            [(self.dataset.train, 1.0)],
+            context=self.settings.context,
+            batch_size=count,
+            seed=0,
+            eot_id=self.dataset.eot_id,
         )
         probe = Probe(model, next_token_loss, to_micro_batch(windows.batch(0), slice(None), self.device))
         start = Choices("fp32", self.settings.machine.threads or machine.usable_cores(), count)
@@ -207,7 +219,7 @@ class PretrainingRun:
             choices=self.choices,
             versions={"inkling": inkling.__version__, "torch": torch.__version__, "python": machine.python_version()},
             hardware=machine.summary(),
-            data={"folder": str(settings.data.resolve()), "manifest_sha256": manifest_hash(settings.data)},
+            data={"folder": str(settings.data.resolve()), "manifest_sha256": manifest_sha256(settings.data)},
             tokenizer_sha256=self.tokenizer.sha256,
             num_parameters=self.choices["num_parameters"],
         )
@@ -346,11 +358,6 @@ def _block_matrices(config: models.ModelConfig) -> list[tuple[int, ...]]:
     with torch.device("meta"):
         model = models.load(config.model_type).Model(config)
     return [tuple(p.shape) for group in parameter_groups(model) if group.role == "matrices" for p in group.parameters]
-
-
-def manifest_hash(data: Path) -> str:
-    """SHA-256 of the data folder's manifest, which itself names the hash of each shard."""
-    return hashlib.sha256((data / "manifest.json").read_bytes()).hexdigest()
 
 
 def pick_device(name: str) -> torch.device:

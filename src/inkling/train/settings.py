@@ -99,6 +99,9 @@ class TrainSettings(CommandSettings):
     """Named size (see `inkling models`), or auto: chosen from the amount of text."""
     context: int = Field(256, ge=2)
     """Tokens that the model sees at once."""
+    stride: int | None = Field(None, ge=1)
+    """Tokens from the beginning of a training window to that of the next; less than the context makes them overlap.
+    Default: the context."""
     batch_size: int | None = Field(None, ge=1)
     """Sequences per step. Default: derived from the tokens to train on."""
     steps: int | None = Field(None, ge=1)
@@ -139,6 +142,12 @@ class TrainSettings(CommandSettings):
     def _data_or_resume(self) -> TrainSettings:
         if self.data is None and not self.resume:
             raise ValueError("give a data folder, or --resume to continue the last interrupted run")
+        return self
+
+    @model_validator(mode="after")
+    def _stride_leaves_no_gaps(self) -> TrainSettings:
+        if self.stride is not None and self.stride > self.context:
+            raise ValueError(f"stride {self.stride} is larger than context {self.context}: text would be left out")
         return self
 
     @model_validator(mode="after")
