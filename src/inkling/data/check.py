@@ -70,7 +70,7 @@ def _check_split(folder: Path, name: str, split: TokenSplit, dataset: Dataset, t
     lengths = np.array([len(token) for token in tokenizer.token_bytes])
     num_bytes, num_ends = 0, 0
     for start in range(0, split.num_tokens, _CHUNK_TOKENS):
-        tokens = split.tokens(start, min(start + _CHUNK_TOKENS, split.num_tokens))
+        tokens = split.read(start, min(start + _CHUNK_TOKENS, split.num_tokens))
         if tokens.max() >= len(lengths):
             raise refuse(f"token {tokens.max()} is not in the vocabulary of {len(lengths):,}")
         num_bytes += int(lengths[tokens].sum())

@@ -12,7 +12,7 @@ from inkling.data.shingles import mix
 RUN_TOKENS = 32  # a power of two
 LEAKED_SHARE = 0.5
 """A document of which this share of all runs of 32 tokens stands in the training text is leaked."""
-_MAX_RUNS = 4_000_000
+_MAX_RUNS = 2_000_000
 """Runs that are looked up; of more, an even sample chosen by their hash."""
 _CHUNK_TOKENS = 1 << 20
 _FILTER_BITS = 24
@@ -46,21 +46,35 @@ def _stand_in(hashes: np.ndarray, split: TokenSplit) -> np.ndarray:
     found = np.zeros(len(hashes), bool)
     if not len(hashes):
         return found
-    shift = np.uint64(64 - _FILTER_BITS)
-    known = np.zeros(1 << _FILTER_BITS, bool)
-    known[hashes >> shift] = True
-    for runs, _ in _runs(split):
-        suspected = runs[known[runs >> shift]]
+    filters = [_Filter(hashes, shift) for shift in (64 - _FILTER_BITS, 0)]
+    for suspected, _ in _runs(split):
+        for some in filters:
+            suspected = suspected[some.may_hold(suspected)]
         places = np.minimum(np.searchsorted(hashes, suspected), len(hashes) - 1)
         found[places[hashes[places] == suspected]] = True
     return found
+
+
+class _Filter:
+    """Tells quickly of most hashes that they are not among some others, by a part of their bits."""
+
+    def __init__(self, hashes: np.ndarray, shift: int) -> None:
+        self._shift = np.uint64(shift)
+        self._mask = np.uint64((1 << _FILTER_BITS) - 1)
+        self._known = np.zeros(1 << _FILTER_BITS, bool)
+        self._known[(hashes >> self._shift) & self._mask] = True
+
+    def may_hold(self, hashes: np.ndarray) -> np.ndarray:
+        """(hashes) bool: false for one that is none of them."""
+        held: np.ndarray = self._known[(hashes >> self._shift) & self._mask]
+        return held
 
 
 def _runs(split: TokenSplit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Hashes and first positions of all runs: (n) uint64, (n) int64, chunk by chunk."""
     for start in range(0, split.num_tokens, _CHUNK_TOKENS):
         stop = min(start + _CHUNK_TOKENS, split.num_tokens)
-        tokens = split.tokens(start, min(stop + RUN_TOKENS, split.num_tokens)).astype(np.uint64) + np.uint64(1)
+        tokens = split.read(start, min(stop + RUN_TOKENS, split.num_tokens)).astype(np.uint64) + np.uint64(1)
         tokens = np.concatenate([tokens, np.zeros(RUN_TOKENS, np.uint64)])
         ends = _document_ends_at(split, start, stop)
         places = np.arange(start, stop)

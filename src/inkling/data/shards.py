@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -92,14 +92,26 @@ class TokenSplit:
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """Token ids from `start` to `stop`, (stop - start), across shards."""
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        pieces = []
-        while start < stop:
-            shard_start = self._starts[first]
-            end = min(stop, self._starts[first + 1])
-            pieces.append(self._shards[first][start - shard_start : end - shard_start])
-            start, first = end, first + 1
+        pieces = [self._shards[shard][first:last] for shard, first, last in self._across(start, stop)]
         return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The same, read and not mapped: after a pass over everything, all mapped pages would count as memory."""
+        pieces = []
+        for shard, first, last in self._across(start, stop):
+            folder, info = self._places[shard]
+            offset = first * self.dtype.itemsize
+            pieces.append(np.fromfile(folder / f"{info.name}.bin", self.dtype, last - first, offset=offset))
+        return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+    def _across(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Shards that hold the tokens from `start` to `stop`, each with the first and the end of them in it."""
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop:
+            shard_start = int(self._starts[shard])
+            end = min(stop, int(self._starts[shard + 1]))
+            yield shard, start - shard_start, end - shard_start
+            start, shard = end, shard + 1
 
 
 def without_documents(split: TokenSplit, dropped: np.ndarray, num_bytes: np.ndarray, folder: Path) -> list[ShardInfo]:

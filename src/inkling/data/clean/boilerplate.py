@@ -25,25 +25,45 @@ _PHRASES = (
     r"your e-?mail address will not be published\.?.{0,60}",
     r"powered by (?:wordpress|blogger|drupal|shopify|disqus).{0,30}",
 )
-_LINE = re.compile(rf"[ \t>*|•·-]*(?:{'|'.join(_PHRASES)})[ \t|•·]*", re.IGNORECASE)
-_HINTS = (
-    *("rights reserved", "cookies", "javascript", "newsletter", " on facebook", " on twitter", " on x", " on linkedin"),
-    *(" on pinterest", " on reddit", " on whatsapp", " on instagram", " on youtube", " to facebook", " to twitter"),
-    *("privacy policy", "terms of", "terms and", "skip to", "back to top", "back to the top", "login or", "log in or"),
-    *("sign in or", "click here", "be logged in", "not be published", "powered by"),
-)
+_MARKS = " \t>*|•·-"
+_LINE = re.compile(rf"(?:{'|'.join(_PHRASES)})[ \t|•·]*", re.IGNORECASE)
+_BEGINNINGS = {
+    *(
+        "©",
+        "cop",
+        "(c)",
+        "all",
+        "we ",
+        "thi",
+        "by ",
+        "acc",
+        "rej",
+        "man",
+        "ple",
+        "ena",
+        "tur",
+        "jav",
+        "sig",
+        "sub",
+        "sha",
+    ),
+    *("twe", "pin", "lik", "fol", "ter", "pri", "ski", "bac", "log", "cli", "you", "pow"),
+}
+"""How the phrases begin: most lines are told by it at once."""
 _MAX_LINE_CHARACTERS = 300
 
 
 def lines(text: str, counts: Counter[str]) -> str:
     """Without cookie notices, calls to subscribe and the like, each on a line of its own."""
-    lowered = text.lower()
-    if not any(hint in lowered for hint in _HINTS):
-        return text
-    kept = [line for line in text.split("\n") if len(line) > _MAX_LINE_CHARACTERS or not _LINE.fullmatch(line)]
-    count = text.count("\n") + 1 - len(kept)
-    cleaned = "\n".join(kept)
-    if not count or not cleaned.strip():
+    parts = text.split("\n")
+    kept = [line for line in parts if len(line) > _MAX_LINE_CHARACTERS or not _is_boilerplate(line)]
+    count = len(parts) - len(kept)
+    if not count or not any(line.strip() for line in kept):
         return text
     counts["boilerplate_line"] += count
-    return cleaned
+    return "\n".join(kept)
+
+
+def _is_boilerplate(line: str) -> bool:
+    line = line.lstrip(_MARKS)
+    return (line[:3].lower() in _BEGINNINGS or line[:1] == "©") and _LINE.fullmatch(line) is not None
