@@ -62,7 +62,11 @@ def prepare_theirs(step: str, options: argparse.Namespace, out: Path) -> dict[st
 
     def execute(number: int, pipeline: list[Any], tasks: int = 1) -> None:
         LocalPipelineExecutor(
-            pipeline=pipeline, tasks=tasks, workers=options.workers, logging_dir=str(out / f"logs{number}")
+            pipeline=pipeline,
+            tasks=tasks,
+            workers=options.workers,
+            logging_dir=str(out / f"logs{number}"),
+            start_method="spawn",  # so that the time of its processes is counted
         ).run()
 
     reader = JsonlReader(folder, glob_pattern=name)

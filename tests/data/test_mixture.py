@@ -163,7 +163,7 @@ def test_mixtures_that_make_no_sense(folders: tuple[Path, Path], tmp_path: Path)
     assert not (tmp_path / "both").exists()
     (tmp_path / "text.txt").write_text("Ж" + words(7, 3000))
     prep([str(tmp_path / "text.txt")], tmp_path / "other", PrepOptions(level="char"), num_workers=1)
-    with pytest.raises(DataError, match="has another tokenizer than .* Prepare it again with --tokenizer"):
+    with pytest.raises(DataError, match=r"has another tokenizer than .* Prepare it again with --tokenizer"):
         mix([one, str(tmp_path / "other")], tmp_path / "both")
 
 
