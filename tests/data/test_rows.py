@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inkling.data import formats
-from inkling.data.documents import Document, Skipped
+from inkling.data.documents import Document, Skipped, read_documents
 from inkling.data.formats import Reading
 from inkling.data.formats import csv as csv_format
 from inkling.data.formats import json as json_format
@@ -161,6 +161,24 @@ def test_parquet_and_arrow_rows_are_those_of_the_table(kind: str) -> None:
     assert items == [
         Document(f"text {n} é", f"a.{items[0].id[2:].split('#')[0]}#{n + 1}", {"n": n}) for n in range(700)
     ]  # type: ignore[union-attr]
+
+
+def test_a_data_set_saved_by_datasets_is_its_training_rows(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    for part in ("train", "test"):
+        folder = tmp_path / "set" / part
+        folder.mkdir(parents=True)
+        table = pyarrow.table({"text": [f"{part} row {n}" for n in range(3)]})
+        with (
+            (folder / "data-00000-of-00001.arrow").open("wb") as file,
+            pyarrow.ipc.new_stream(file, table.schema) as out,
+        ):
+            out.write_table(table)
+        (folder / "dataset_info.json").write_text('{"description": "not a text of it"}')
+        (folder / "state.json").write_text("{}")
+    (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert [document.text for document in read_documents([tmp_path / "set"])] == [f"train row {n}" for n in range(3)]
+    assert len(list(read_documents([tmp_path / "set" / "test"]))) == 3
 
 
 def test_parquet_without_text_or_damaged_is_named() -> None:

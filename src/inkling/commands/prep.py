@@ -16,8 +16,9 @@ from inkling.progress import LiveProgress
 class Settings(PrepOptions, CommandSettings):
     """Turn files and folders into a data folder: cleaned, deduplicated, split by document, tokenized.
 
-    Reads plain text, Markdown, JSON Lines and source code. `builtin:python` is text that is on every machine: the
-    sources of Python and PyTorch. Killed, it goes on where it was when started again.
+    Reads text, Markdown, HTML, JSON, CSV, Parquet, notebooks, source code, Wikipedia dumps, and archives of all these.
+    `builtin:python` is text that is on every machine: the sources of Python and PyTorch. Killed, it goes on where it
+    was when started again. Lists are repeated options, or one with commas: --languages en,de.
 
     Example: inkling prep notes/ book.txt -o data/notes
     Example: inkling prep shakespeare.txt -o data/shakespeare --level char --split tail --clean none

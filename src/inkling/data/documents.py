@@ -146,13 +146,20 @@ def list_sources(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder, sorted; linked folders are not entered, so that no loop can arise."""
+    """Files below a folder, sorted; linked folders are not entered, so that no loop can arise.
+
+    Of a data set that `datasets` saved there, the rows are read, of its training part only.
+    """
 
     def refuse(error: OSError) -> None:
         raise DataError(f"cannot list {error.filename}: {error.strerror}. Give yourself access, or name other paths")
 
     for root, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
+        if "dataset_dict.json" in names and "train" in folders:  # a data set that Hugging Face's `datasets` saved
+            folders[:], names = ["train"], []
+        elif "dataset_info.json" in names:
+            names = [name for name in names if name.endswith(".arrow")]
         for name in sorted(names):
             path = Path(root) / name
             if not name.startswith(".") and path.is_file():
