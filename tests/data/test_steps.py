@@ -28,7 +28,7 @@ def test_a_file_that_changes_while_it_is_read_is_noted(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write('{"text": "late"}\n')
     list(reading)
-    assert ledger.notes[0] == [f"{tmp_path / 'a.jsonl'} changed while it was read"]
+    assert f"{tmp_path / 'a.jsonl'} changed while it was read" in ledger.notes[0]
 
 
 def test_steps_are_called_as_datatrove_calls_them(tmp_path: Path) -> None:
@@ -133,3 +133,15 @@ def test_chats_pass_through_with_their_fields_and_are_split(tmp_path: Path) -> N
     assert len(found["validation"]) > 3
     assert prepared.report["dropped"]["duplicate"]["documents"] == 1
     assert sum(split["num_documents"] for split in prepared.manifest["splits"].values()) == 60
+    assert any("rows of chats and preferences pass through whole" in note for note in prepared.manifest["notes"])
+
+
+def test_the_field_that_was_taken_for_the_text_is_said(tmp_path: Path) -> None:
+    rows = [{"id": n, "title": "a", "review": words(n, 20)} for n in range(60)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = PrepOptions(level="char", val_fraction=0.2, near_duplicates="ignore")
+    prepared = prep([str(tmp_path)], tmp_path / "out", options, num_workers=1)
+    wanted = f"{tmp_path / 'a.jsonl'}: text is that of field review, not of id, title"
+    assert wanted in prepared.manifest["notes"]
+    named = prep([str(tmp_path / "a.jsonl")], tmp_path / "named", PrepOptions(text_field="review", level="char"))
+    assert not any("field" in note for note in named.manifest["notes"])

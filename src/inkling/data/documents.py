@@ -34,11 +34,13 @@ class Document:
         text: Its text.
         id: Where it comes from, for people: the file, and a place in it.
         metadata: What else is known about it, JSON-able: the other fields of its row.
+        text_field: The field of its row that was taken for the text, where that was guessed.
     """
 
     text: str
     id: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    text_field: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

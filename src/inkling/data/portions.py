@@ -26,6 +26,7 @@ from inkling.data.split import as_digests, content_hash
 
 PORTION_BYTES = 16 << 20
 """Text that is written, and later encoded, together."""
+MAX_NOTES = 8
 _BATCH_BYTES = 1 << 20
 
 INDEX = np.dtype([("digest", "<u8", 2), ("start", "<u4"), ("num_bytes", "<u4"), ("characters", "<u4"), ("is_row", "?")])
@@ -229,7 +230,10 @@ class Portions:
             account.add(content["account"])
             sources += content["sources"]
             notes += content["notes"]
-        return cls(portions, account, sources, notes)
+        different = list(dict.fromkeys(notes))
+        if len(different) > MAX_NOTES:
+            different[MAX_NOTES:] = [f"and {len(different) - MAX_NOTES} more notes like these"]
+        return cls(portions, account, sources, different)
 
     @cached_property
     def starts(self) -> np.ndarray:

@@ -213,13 +213,17 @@ class _Preparation:
         report = self.account.as_dict()
         files.write_json(self.folder / "report.json", report)
         tokenizer.save(self.folder)
+        rows = write_rows(portions, plan, self.folder)
+        if rows:
+            counts = ", ".join(f"{entry['num_rows']:,} in {entry['file']}" for entry in rows.values())
+            self.notes.append(f"rows of chats and preferences pass through whole: {counts}")
         more = {
             "fingerprint": fingerprint,
             "split": plan.rule,
             "options": self.options.model_dump(mode="json"),
             "sources": portions.sources,
             "notes": self.notes,
-            "rows": write_rows(portions, plan, self.folder),
+            "rows": rows,
         }
         write_manifest(self.folder, tokenizer=tokenizer, shards=shards, more=more)
         manifest = Dataset.open(self.folder).manifest

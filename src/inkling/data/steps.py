@@ -60,12 +60,18 @@ class Read:
                 yield from self._read(number, part)
 
     def _read(self, number: int, part: Part) -> Iterator[Document]:
+        fields: dict[str, set[str]] = {}
         for item in read_part(part, self.text_field):
             if isinstance(item, Skipped):
                 self.ledger.accounts[number].drop(item)
-            else:
-                item.metadata["unit"] = number
-                yield item
+                continue
+            if item.text_field is not None and item.text_field not in fields:
+                fields[item.text_field] = set(item.metadata)
+            item.metadata["unit"] = number
+            yield item
+        for name, others in fields.items():
+            more = f", not of {', '.join(sorted(others)[:6])}" if others else ""
+            self.ledger.notes[number].append(f"{part.source.name}: text is that of field {name}{more}")
         if part.source.has_changed():
             self.ledger.notes[number].append(f"{part.source.name} changed while it was read")
 

@@ -31,7 +31,8 @@ def document_of(row: Any, place: str, num_bytes: int, field: str | None) -> Docu
         wanted = f"field {field!r}" if field else f"none of {', '.join(TEXT_FIELDS)}"
         there = ", ".join(str(key) for key in list(row)[:8])[:150] or "no fields"
         return Skipped("no_text_field", num_bytes, f"{place}: {wanted} is not text; there is {there}")
-    return Document(_writable(row[name]), place, {key: value for key, value in row.items() if key != name})
+    others = {key: value for key, value in row.items() if key != name}
+    return Document(_writable(row[name]), place, others, text_field=None if field else name)
 
 
 def _name_of_text(row: dict[str, Any]) -> str | None:
