@@ -2,9 +2,9 @@
 
     python bench/prep_memory.py TEXT [--megabytes 100 500 2000] [--vocab-size 32000] [--workers 1]
 
-Each copy of the text is cut into documents of 4,000 characters, of whose words a quarter is drawn anew: from the text, or
-one in five from random letters. Resident memory of every process is looked at twenty times a second; mapped pages count.
-Prints one JSON line for each size.
+Each copy of the text is cut into documents of 4,000 characters, of whose words a quarter is drawn anew: from the text,
+or one in five from random letters. Resident memory of every process is looked at twenty times a second; mapped pages
+count. Prints one JSON line for each size.
 """
 
 from __future__ import annotations

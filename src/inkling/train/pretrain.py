@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inkling.data.loader import Batch, PackedWindows
+from inkling.models import LanguageModel
+from inkling.train.cross_entropy import summed_cross_entropy
 from inkling.train.loop import MicroBatch, Task
 
 
@@ -28,8 +29,9 @@ def to_micro_batch(batch: Batch, rows: slice, device: torch.device) -> MicroBatc
 
 def next_token_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
     """Summed nats of predicting each target from what stands before it in its document."""
-    logits = model(batch.input_ids, segment_ids=batch.segment_ids)  # (B, T, V): the largest tensor of a step
-    return F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="sum")
+    assert isinstance(model, LanguageModel)
+    hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids)  # (B, T, C)
+    return summed_cross_entropy(hidden.flatten(0, 1), model.head_weight, batch.targets.flatten())
 
 
 def pretraining_task(
