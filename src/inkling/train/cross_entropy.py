@@ -28,7 +28,7 @@ def summed_cross_entropy(hidden: Tensor, head_weight: Tensor, targets: Tensor) -
     """
     rows = max(1, CHUNK_BYTES // (4 * len(head_weight)))
     if rows >= len(hidden) or not torch.is_grad_enabled():
-        parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)  # type: ignore[no-untyped-call]
+        parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
         return torch.stack([_nats(part, head_weight, some) for part, some in parts]).sum()
     loss: Tensor = _Chunked.apply(hidden, head_weight, targets, rows)  # type: ignore[no-untyped-call]
     return loss
