@@ -55,6 +55,11 @@ class MissingExtraError(InklingError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}. Run: pip install 'inkling-lm[{extra}]'")
+        self._arguments = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        """Lets it come back from another process."""
+        return MissingExtraError, self._arguments
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

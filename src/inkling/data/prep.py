@@ -24,7 +24,7 @@ import numpy as np
 from inkling import files
 from inkling.config import Field, Section
 from inkling.data.account import NUM_EXAMPLES, Account
-from inkling.data.clean import RULES_VERSION, Cleaning, Profile, language
+from inkling.data.clean import RULES_VERSION, Cleaning, Profile, check_codes
 from inkling.data.cluster import run_with_datatrove
 from inkling.data.decontaminate import Benchmark
 from inkling.data.documents import FULL_DISK, Source, Unit, list_sources, units_of
@@ -243,7 +243,7 @@ class _Preparation:
         if self.executor == "datatrove":
             run_with_datatrove(self.steps(), self.folder / "work" / "datatrove", self.num_workers, len(self.units))
         if self.options.languages:
-            language.check_codes(self.options.languages)
+            check_codes(self.options.languages)
         benchmark = self._benchmark()
         units = self.units[rank::world_size]
         jobs = [ReadingJob((unit,), self.folder / "work", self.options, benchmark) for unit in units]
