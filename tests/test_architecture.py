@@ -11,7 +11,7 @@ import inkling
 
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
-    {"errors", "config", "files", "progress", "machine"},
+    {"errors", "config", "files", "processes", "progress", "machine"},
     {"tokenizer", "models", "optim"},
     {"data", "checkpoint"},
     {"train", "eval", "infer"},

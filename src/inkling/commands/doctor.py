@@ -78,7 +78,7 @@ def measured_gflops(dtype: Any, device: Any, seconds: float) -> float:
     left, right = torch.randn(2, size, size, device=device).to(dtype)
     best, deadline = float("inf"), time.perf_counter() + seconds
     left @ right  # the first one loads kernels
-    while time.perf_counter() < deadline:
+    while best == float("inf") or time.perf_counter() < deadline:
         started = time.perf_counter()
         product = left @ right
         product[0, 0].item()  # waits for a GPU

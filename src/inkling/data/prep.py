@@ -32,7 +32,6 @@ from inkling.data.encoding import EncodingJob, encode
 from inkling.data.leakage import LEAKED_SHARE, leaked_shares
 from inkling.data.plan import TRAIN, VALIDATION, NearDuplicates, Plan, SplitRule, make_plan
 from inkling.data.portions import Portions
-from inkling.data.processes import map_in_processes, num_cores
 from inkling.data.report_page import write_page
 from inkling.data.rows import write_rows
 from inkling.data.shards import (
@@ -46,6 +45,7 @@ from inkling.data.shards import (
 )
 from inkling.data.steps import Step, run, steps
 from inkling.errors import DataError
+from inkling.processes import map_in_processes, num_cores
 from inkling.tokenizer import DEFAULT_SPECIALS, Tokenizer
 from inkling.tokenizer.encoders import fastest
 from inkling.tokenizer.patterns import choose_pattern

@@ -8,7 +8,6 @@ all at once.
 from __future__ import annotations
 
 import heapq
-import multiprocessing
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,13 +16,14 @@ from functools import cache
 import numpy as np
 import regex
 
+from inkling.processes import map_in_processes
 from inkling.tokenizer.patterns import PATTERNS
 from inkling.tokenizer.stand_ins import BYTE_OF_CHARACTER
 from inkling.tokenizer.tokenizer import cut_at_safe_borders
 
 MIN_PAIR_COUNT = 2
 """A pair seen once is no pattern: merging it would spell a piece of the text as a token."""
-MAX_UNIQUE_PRETOKENS = 8_000_000
+MAX_UNIQUE_PRETOKENS = 3_000_000
 """Above this many, those seen once are forgotten; measured to cost at most 0.02 bytes per token."""
 _PIECE_CHARACTERS = 2_000
 _BATCH_CHARACTERS = 4_000_000
@@ -46,15 +46,8 @@ def count_pretokens(texts: Iterable[str], pattern: str, num_workers: int = 1) ->
     """How often each piece that `pattern` cuts out stands in the texts. Memory grows with unique pieces only."""
     counts: Counter[str] = Counter()
     batches = ((batch, pattern) for batch in _batches(texts))
-    if num_workers == 1:
-        results: Iterator[Counter[str]] = map(_count_batch, batches)
-        for result in results:
-            _add(counts, result)
-        return counts
-    context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
-    with context.Pool(num_workers) as pool:
-        for result in pool.imap_unordered(_count_batch, batches):
-            _add(counts, result)
+    for result in map_in_processes(_count_batch, batches, num_workers):
+        _add(counts, result)
     return counts
 
 
@@ -118,6 +111,7 @@ def learn_merges(
     """
     counts = count_pretokens(texts, pattern, num_workers)
     symbols = _Symbols(counts)
+    del counts  # the symbols hold all that is needed
     tokens = [bytes([byte]) for byte in _BYTE_OF_ID]
     id_of_token = {token: number for number, token in enumerate(tokens)}
     merges: list[Merge] = []
@@ -147,16 +141,17 @@ class _Symbols:
         # Each pretoken is followed by one _END, so that the neighbour of a last symbol is no symbol.
         separated = np.frombuffer(b"\0".join(encoded) + b"\0", dtype=np.uint8)
         ends = np.cumsum(lengths + 1) - 1
-        self.ids = _ID_OF_BYTE[separated]
+        self.ids = _ID_OF_BYTE[separated].astype(np.int32)
         self.ids[ends] = _END
         self.weights = np.repeat(np.fromiter(counts.values(), np.int64, len(counts)), lengths + 1)
-        self.next = np.arange(1, len(self.ids) + 1)
-        self.previous = np.arange(-1, len(self.ids) - 1)
+        assert len(self.ids) < 1 << 31
+        self.next = np.arange(1, len(self.ids) + 1, dtype=np.int32)
+        self.previous = np.arange(-1, len(self.ids) - 1, dtype=np.int32)
         self.previous[0] = len(self.ids) - 1  # the last place is an _END: nothing stands before the first symbol
         self.counts: dict[int, int] = {}
         self.places: dict[int, np.ndarray] = {}
         self.queue: list[tuple[int, int]] = []
-        starts = np.flatnonzero((self.ids[:-1] != _END) & (self.ids[1:] != _END))
+        starts = np.flatnonzero((self.ids[:-1] != _END) & (self.ids[1:] != _END)).astype(np.int32)
         self._add(starts)
 
     def most_frequent(self) -> tuple[int, int] | None:
@@ -198,7 +193,7 @@ class _Symbols:
         return taken
 
     def _keys(self, places: np.ndarray) -> np.ndarray:
-        keys: np.ndarray = (self.ids[places] << 32) | self.ids[self.next[places]]
+        keys: np.ndarray = (self.ids[places].astype(np.int64) << 32) | self.ids[self.next[places]]
         return keys
 
     def _subtract(self, places: np.ndarray) -> None:

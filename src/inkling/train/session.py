@@ -183,10 +183,10 @@ class Session:
         if average is not None and state.step > 0:
             with average.applied(self.trainer.model):
                 average_scores = self.evaluate()
+                both = {"val_loss_raw": scores["val_loss"], "val_loss_average": average_scores["val_loss"]}
                 if average_scores["val_loss"] < scores["val_loss"]:
-                    weights = average.weights()
-            scores = {**scores, "val_loss_raw": scores["val_loss"], "val_loss_average": average_scores["val_loss"]}
-            scores |= {name: min(scores[name], average_scores[name]) for name in average_scores}
+                    weights, scores = average.weights(), average_scores
+            scores = {**scores, **both}
         self.last_evaluation = scores
         if state.best_loss is None or scores["val_loss"] < state.best_loss:
             checkpoint.save_weights(self.run_path, weights)

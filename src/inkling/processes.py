@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
 Job = TypeVar("Job")
@@ -18,15 +19,24 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def map_in_processes(function: Callable[[Job], Result], jobs: Sequence[Job], num_workers: int) -> Iterator[Result]:
-    """`map`, in `num_workers` processes; in this one when it is alone."""
-    if num_workers == 1 or len(jobs) == 1:
+def map_in_processes(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers: int) -> Iterator[Result]:
+    """`map`, in order, in `num_workers` processes; in this one when it is alone.
+
+    Only a few jobs are taken ahead of the results, so that neither pile up.
+    """
+    if num_workers == 1 or (isinstance(jobs, Sized) and len(jobs) == 1):
         yield from map(function, jobs)
         return
     context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
-    with ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker) as pool:
+        ahead: deque[Future[Result]] = deque()
         try:
-            yield from pool.map(function, jobs)
+            for job in jobs:
+                ahead.append(pool.submit(function, job))
+                if len(ahead) > 2 * num_workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
