@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from inkling.data.portions import Portion
 from inkling.data.shards import ShardInfo, SplitName, shard_name, token_dtype, write_shard
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.encoders import Encoder, by_name
+
+_PORTIONS_PER_ENCODER = 16
+"""Encoders remember every word that they saw; a new one forgets them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def encode(job: EncodingJob) -> dict[SplitName, ShardInfo]:
     if job.note.exists():  # written by a run that was killed later
         content: dict[SplitName, Any] = json.loads(job.note.read_text())
         return {split: ShardInfo(**info) for split, info in content.items()}
-    encoder, tokenizer = _encoder(job.encoder, job.tokenizer)
+    encoder, tokenizer = _encoder(job.encoder, job.tokenizer, job.number // _PORTIONS_PER_ENCODER)
     texts: dict[SplitName, list[str]] = {"train": [], "validation": []}
     wanted = np.flatnonzero((job.decisions != DROPPED) & ~job.portion.index["is_row"])
     for number, text in zip(wanted.tolist(), job.portion.texts(wanted), strict=True):
@@ -74,7 +77,7 @@ def _write(folder: Path, name: str, texts: list[str], encoder: Encoder, tokenize
     return write_shard(folder, name, tokens, ends, sum(len(text.encode()) for text in texts))
 
 
-@cache
-def _encoder(name: str, folder: Path) -> tuple[Encoder, Tokenizer]:
+@lru_cache(maxsize=1)
+def _encoder(name: str, folder: Path, generation: int) -> tuple[Encoder, Tokenizer]:
     tokenizer = Tokenizer.load(folder)
     return by_name(name, tokenizer), tokenizer
