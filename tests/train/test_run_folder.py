@@ -198,3 +198,19 @@ def test_training_that_diverges_again_and_again_is_given_up(data_folder: Path, t
     assert checkpoint.read_run(tmp_path / "run").status == "failed"
     weights, _ = checkpoint.read_tensors(tmp_path / "run" / "model.safetensors", verify=True)
     assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_vocabulary_padded_to_a_multiple_trains_evaluates_and_writes(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from inkling.cli import main
+
+    folder = train(settings(data_folder, tmp_path / "padded", steps=3, vocab_multiple=64, log={"samples": False}))
+    model, tokenizer = checkpoint.load_model(folder)
+    assert model.config.vocab_size % 64 == 0
+    assert model.config.vocab_size > tokenizer.vocab_size
+    assert main(["eval", str(folder), "--no-floors", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])
+    recorded = checkpoint.read_run(folder).results["validation"]
+    assert scores["loss"] == pytest.approx(recorded["val_loss"], rel=1e-5)
+    assert main(["generate", str(folder), "--prompt", "the", "--max-tokens", "50", "--temperature", "5"]) == 0

@@ -110,7 +110,7 @@ class PretrainingRun:
             **architecture.SIZES[size],
             **settings.model.model_dump(exclude={"dropout"}, exclude_none=True),
             "model_type": settings.arch,
-            "vocab_size": dataset.vocab_size,
+            "vocab_size": -(-dataset.vocab_size // settings.vocab_multiple) * settings.vocab_multiple,
             "max_position_embeddings": settings.context,
         }
         config = architecture.Config.from_dict(model_config)

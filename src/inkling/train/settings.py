@@ -99,6 +99,8 @@ class TrainSettings(CommandSettings):
     """Named size (see `inkling models`), or auto: chosen from the amount of text."""
     context: int = Field(256, ge=2)
     """Tokens that the model sees at once."""
+    vocab_multiple: int = Field(1, ge=1)
+    """Rows of the embedding are a multiple of this; those beyond the vocabulary are never chosen. 64 suits GPUs."""
     stride: int | None = Field(None, ge=1)
     """Tokens from the beginning of a training window to that of the next; less than the context makes them overlap.
     Default: the context."""
