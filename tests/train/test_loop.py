@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,3 +145,59 @@ def test_clipping_bounds_the_gradient_that_the_optimizer_sees() -> None:
     _, reports = run(loop)
     assert seen == pytest.approx([0.5] * 3, rel=1e-4)
     assert reports[0].gradient_norm == pytest.approx(2000)
+
+
+def test_a_step_that_does_not_fit_into_memory_is_done_in_smaller_portions(data_folder: Path) -> None:
+    """A device that holds two rows at most: the run goes on, and ends where one of micro-batches of two does."""
+    from inkling import models
+    from inkling.data.loader import PackedWindows
+    from inkling.data.shards import Dataset
+    from inkling.train.pretrain import next_token_loss, pretraining_task
+
+    dataset = Dataset.open(data_folder)
+    windows = PackedWindows([(dataset.train, 1.0)], context=16, batch_size=8, seed=0, eot_id=dataset.eot_id)
+    config = {"model_type": "qwen3", "vocab_size": dataset.vocab_size, "hidden_size": 16, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 16}
+
+    def small_device(model: nn.Module, batch: MicroBatch) -> Tensor:
+        if len(batch.input_ids) > 2:
+            raise torch.OutOfMemoryError("the device holds two rows")
+        return next_token_loss(model, batch)
+
+    ends, halved = [], []
+    for start in (2, 8):
+        model = models.from_config(config)
+        model.init_weights(torch.Generator().manual_seed(0))
+        task = pretraining_task(
+            windows,
+            batch_size=8,
+            micro_batch=start,
+            context=16,
+            seed=0,
+            device=torch.device("cpu"),
+            on_halved=halved.append,
+        )
+        loop = Trainer(
+            model,
+            adamw.build([Group("vectors", list(model.parameters()))], adamw.Config(lr=0.01)),
+            dataclasses.replace(task, loss_fn=small_device),
+            Limits(steps=4),
+            LoopSettings(),
+            ScheduleSettings(name="constant", warmup_steps=0),
+            GuardSettings(),
+        )
+        loop.run(on_step=lambda report: None, on_eval=lambda: 1.0, on_pause=lambda: None, stop_requested=lambda: False)
+        ends.append(model.state_dict())
+    assert halved == [4, 2]
+    for name, weight in ends[0].items():
+        assert torch.equal(weight, ends[1][name])
+
+
+def test_memory_that_never_suffices_is_an_error() -> None:
+    def never(model: nn.Module, batch: MicroBatch) -> Tensor:
+        raise torch.OutOfMemoryError("no memory at all")
+
+    loop = trainer(lambda step: [1.0] * 2)
+    loop.task = dataclasses.replace(loop.task, loss_fn=never)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(loop)

@@ -250,6 +250,12 @@ class PretrainingRun:
                 log.close()
         return self.record
 
+    def _keep_smaller_micro_batch(self, micro_batch: int) -> None:
+        """Said, and kept for when the run is resumed."""
+        self.report.note(f"memory did not suffice: micro-batches of {micro_batch} from now on, more of them a step")
+        self.record.choices["micro_batch"] = micro_batch
+        checkpoint.write_run(self.run, self.record)
+
     def _session(self) -> Session:
         settings, choices = self.settings, self.choices
         optimizer_module = optim.load(choices["optimizer"])
@@ -262,6 +268,7 @@ class PretrainingRun:
             seed=settings.seed,
             device=self.device,
             compile_loss=choices["compile"],
+            on_halved=self._keep_smaller_micro_batch,
         )
         loop = settings.loop
         if loop.eval_every is None and choices["steps"] is not None:

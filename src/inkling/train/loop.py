@@ -62,12 +62,14 @@ class Task:
         loss_fn: Summed nats of one micro-batch.
         tokens_per_step: Predicted tokens in all micro-batches of a step; the loss is divided by it.
         seed: Seeds dropout, together with the step.
+        halve: Makes micro-batches half as large from now on; false when they cannot be.
     """
 
     batch_fn: Callable[[int], Iterable[MicroBatch]]
     loss_fn: Callable[[nn.Module, MicroBatch], Tensor]
     tokens_per_step: int
     seed: int
+    halve: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ class Trainer:
         state = self.state
         torch.manual_seed(step_seed(self.task.seed, state.step))
         rate = self._set_learning_rates()
-        loss = self._backward()
+        loss = self._backward_within_memory()
         self._scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm or math.inf).item()
         skipped = self.guard.reason_to_skip(loss, norm)
@@ -252,6 +254,19 @@ class Trainer:
             tokens_per_s=self.task.tokens_per_step / (time.monotonic() - started_s),
             skipped=skipped,
         )
+
+    def _backward_within_memory(self) -> float:
+        """The same with smaller micro-batches when memory does not suffice: more of them make the same step."""
+        while True:
+            try:
+                return self._backward()
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self.task.halve():
+                    raise
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            torch.manual_seed(step_seed(self.task.seed, self.state.step))
 
     def _backward(self) -> float:
         """Accumulate the gradients of the step's mean loss over its micro-batches; returns that loss in nats."""
@@ -287,6 +302,11 @@ class Trainer:
         self.guard.restore(values["guard"])
         self.plateau.restore(values["plateau"])
         self._scaler.load_state_dict(values["scaler"])
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the machine, had no memory left; on a CPU torch says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def step_seed(seed: int, step: int) -> int:

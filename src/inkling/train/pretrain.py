@@ -5,7 +5,7 @@ Documents are packed without padding, and attention stays inside a document (see
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -43,13 +43,27 @@ def pretraining_task(
     seed: int,
     device: torch.device,
     compile_loss: bool = False,
+    on_halved: Callable[[int], None] = lambda micro_batch: None,
 ) -> Task:
-    """The loop's task: `batch_size` windows of `context` tokens a step, in portions of `micro_batch`."""
+    """The loop's task: `batch_size` windows of `context` tokens a step, in portions of `micro_batch`.
+
+    Args:
+        on_halved: Told of the new micro-batch when memory did not suffice for the old one.
+    """
+    size = micro_batch
 
     def micro_batches(step: int) -> Iterator[MicroBatch]:
-        batch = windows.batch(step)
-        for start in range(0, batch_size, micro_batch):
-            yield to_micro_batch(batch, slice(start, start + micro_batch), device)
+        batch, rows = windows.batch(step), size
+        for start in range(0, batch_size, rows):
+            yield to_micro_batch(batch, slice(start, start + rows), device)
+
+    def halve() -> bool:
+        nonlocal size
+        if size == 1:
+            return False
+        size = size // 2 if size % 2 == 0 else 1
+        on_halved(size)
+        return True
 
     loss_fn = torch.compile(next_token_loss) if compile_loss else next_token_loss
-    return Task(micro_batches, loss_fn, tokens_per_step=batch_size * context, seed=seed)
+    return Task(micro_batches, loss_fn, tokens_per_step=batch_size * context, seed=seed, halve=halve)
