@@ -23,6 +23,14 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
     assert [item.reason for item in read_source(source) if isinstance(item, Skipped)] == ["unreadable"]
 
 
+def test_a_large_file_that_vanishes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inkling.data.documents.UNIT_BYTES", 10)
+    (tmp_path / "a.txt").write_text("text " * 20)
+    source = list_sources([tmp_path])[0]
+    (tmp_path / "a.txt").unlink()
+    assert [item.reason for item in read_source(source) if isinstance(item, Skipped)] == ["unreadable"]
+
+
 def test_no_path_at_all_is_an_error() -> None:
     with pytest.raises(DataError, match="there are no files"):
         list_sources([])

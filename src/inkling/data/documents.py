@@ -198,8 +198,13 @@ def parts_of(source: Source) -> Iterator[Part]:
     if source.num_bytes <= UNIT_BYTES or not hasattr(module, "border"):
         yield Part(source)
         return
+    try:
+        file = source.open()
+    except OSError:  # said when it is read
+        yield Part(source)
+        return
     start, first_line = 0, 1
-    with source.open() as file:
+    with file:
         if b"\0" in file.read(_BORDER_WINDOW_BYTES):  # no text
             yield Part(source)
             return
