@@ -332,7 +332,8 @@ class _Preparation:
         """A shard of each portion for each split; those of validation text are checked before they are taken over."""
         work = self.folder / "work"
         encoder, passed_over = fastest(tokenizer, _encoder_sample(portions))
-        self.notes += [*passed_over, f"encoding with {encoder.name}, whose ids are those of tokenizers"]
+        proved = "" if encoder.name == "tokenizers" else ", proved on a sample to give the ids of tokenizers"
+        self.notes += [*passed_over, f"encoding with {encoder.name}{proved}"]
         jobs = []
         for number, portion in enumerate(portions.portions):
             start, stop = portions.starts[number : number + 2].tolist()

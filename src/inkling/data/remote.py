@@ -46,7 +46,7 @@ def list_files(url: str) -> Iterator[RemoteFile]:
         entries = sorted(found.items())
         versions = {name: int(hashlib.sha256(system.ukey(name).encode()).hexdigest()[:15], 16) for name in found}
     except ImportError as error:  # fsspec says which package the store needs
-        raise MissingExtraError(str(error.name or error), "remote", f"reading {url}") from None
+        raise DataError(f"cannot read {url}: another package is needed ({_in_one_line(error)})") from None
     except Exception as error:  # each store raises errors of its own transport
         raise DataError(f"cannot list {url} ({_in_one_line(error)}). Check the address and the network") from None
     if url.startswith(HUB) and any("/train/" in name for name in found):
