@@ -35,7 +35,8 @@ STEPS = ("raw", "cleaned", "deduplicated")
 
 def prepare_ours(step: str, options: argparse.Namespace, out: Path) -> dict[str, int]:
     """`inkling prep` in this process and its workers."""
-    from inkling.data.prep import PrepOptions, prep
+    from inkling.data.prep import prep
+    from inkling.data.prep_options import PrepOptions
 
     wanted: dict[str, Any] = {"tokenizer": options.tokenizer, "clean": "none", "near_duplicates": "ignore"}
     wanted |= {"cleaned": {"clean": "web"}, "deduplicated": {"near_duplicates": "drop"}}.get(step, {})

@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")

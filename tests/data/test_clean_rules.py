@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
 import unicodedata
 from collections import Counter
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inkling.data.clean import Cleaning, Profile, clean, normalise
+from inkling.data.clean import Cleaning, Profile, artefacts, clean, normalise
 from inkling.data.clean.boilerplate import remove_boilerplate, remove_unfinished_lines
 from inkling.data.clean.characters import remove_invisible
 from inkling.data.clean.rules import RULES
@@ -300,4 +301,20 @@ def test_cleaning_twice_is_cleaning_once(raw: str, profile: Profile, mask: bool)
 @given(st.text(alphabet=st.characters(codec=None), max_size=30), st.sampled_from(get_args(Profile)))
 def test_no_text_is_an_error(raw: str, profile: Profile) -> None:
     """Lone surrogates too, which JSON can hold and UTF-8 cannot."""
-    clean(Document(raw, "a.txt"), Cleaning(profile, mask_personal=True))
+    result = clean(Document(raw, "a.txt"), Cleaning(profile, mask_personal=True))
+    if isinstance(result, Document):
+        assert result.text.encode().decode() == result.text
+
+
+def test_base64_is_found_when_it_is_wrapped_too() -> None:
+    data = np.random.default_rng(0).bytes(5000)
+    assert artefacts.is_encoded(base64.encodebytes(data).decode())
+    assert not artefacts.is_encoded("A line of prose that is as long as a line of base64 would be, and more so.\n" * 60)
+
+
+def test_a_row_that_passes_through_is_masked_like_its_text() -> None:
+    row = {"messages": [{"role": "user", "content": "write to ann@mail.example.org", "n": 1}]}
+    result = clean(Document("write to ann@mail.example.org", "a", {"row": row}), Cleaning("prose", mask_personal=True))
+    assert isinstance(result, Document)
+    assert result.metadata == {"row": {"messages": [{"role": "user", "content": "write to <EMAIL>", "n": 1}]}}
+    assert "ann@" in row["messages"][0]["content"]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from conftest import words
 from inkling.data import dedup, minhash
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 from inkling.data.shards import Dataset
 from inkling.data.shingles import shingles
 from inkling.data.split import as_digests, content_hash

@@ -207,3 +207,22 @@ def test_prose_of_a_file_that_does_not_parse_is_skipped_with_the_line(tmp_path: 
     assert isinstance(item, Skipped)
     assert item.reason == "bad_syntax"
     assert item.example.endswith("in line 2")
+
+
+@pytest.mark.parametrize("read_bytes", [7, 1 << 20])
+def test_a_plain_text_wikipedia_is_cut_into_its_articles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int
+) -> None:
+    titles = [f"Thing {number}" for number in range(60)]
+    articles = [f"{title}\n{title.upper()} is a thing.\nIt has a second line." for title in titles]
+    (tmp_path / "all.txt").write_text("\n\n".join(articles) + "\n\n\n", newline="\n")
+    (tmp_path / "few.txt").write_text("\n\n".join(articles[:20]))
+    (tmp_path / "prose.txt").write_text("\n\n".join(f"Of {title}\nand others" for title in titles))
+    if read_bytes < 1 << 20:
+        monkeypatch.setattr(text, "_is_articles", lambda beginning: True)
+    monkeypatch.setattr(text, "_READ_BYTES", read_bytes)
+    found = list(read_documents([str(tmp_path / "all.txt")]))
+    assert [item.metadata["title"] for item in found if isinstance(item, Document)] == titles
+    assert [item.text for item in found if isinstance(item, Document)][: len(titles) - 1] == articles[:-1]
+    if read_bytes == 1 << 20:
+        assert [len(list(read_documents([str(tmp_path / name)]))) for name in ("few.txt", "prose.txt")] == [1, 1]

@@ -16,7 +16,8 @@ from inkling.data import leakage
 from inkling.data.check import check
 from inkling.data.decontaminate import Benchmark
 from inkling.data.documents import Document
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 from inkling.data.shards import TokenSplit, write_shard
 from inkling.errors import DataError, TokenizerError
 

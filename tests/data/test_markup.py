@@ -169,7 +169,9 @@ def test_other_xml_is_its_text_and_entities_are_refused() -> None:
     )
 )
 def test_any_markup_is_read(pieces: list[str]) -> None:
-    plain_text("".join(pieces))
+    text = plain_text("".join(pieces))
+    assert set(text) <= {"\n", *"".join(pieces)}
+    assert plain_text("".join(pieces)) == text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from inkling.cli import main
 from inkling.data import loader
 from inkling.data.loader import MIXED_WINDOWS, PackedWindows, quotas
 from inkling.data.mixture import mix
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 from inkling.data.shards import Dataset, ShardInfo, TokenSplit, write_shard
 from inkling.data.shuffle import permute
 from inkling.errors import DataError

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import words
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 from inkling.data.shards import Dataset
 from inkling.errors import DataError, TokenizerError
 from inkling.tokenizer import Tokenizer
@@ -200,3 +201,21 @@ def test_a_damaged_data_folder_and_another_tokenizer(data_folder: Path, tmp_path
         Dataset.open(copy)
     with pytest.raises(DataError, match="there is no data folder"):
         Dataset.open(tmp_path / "none")
+
+
+def test_options_that_make_no_sense_are_refused_before_anything_is_read(text_folder: Path, tmp_path: Path) -> None:
+    phases: list[str] = []
+    for options in (
+        {"tokenizer": str(tmp_path / "none")},
+        {"digits": "whole", "pattern": "qwen2"},
+        {"keep_out": [str(tmp_path / "none")]},
+    ):
+        with pytest.raises((DataError, TokenizerError)):
+            prep(
+                [str(text_folder)],
+                tmp_path / "out",
+                PrepOptions.model_validate(options),
+                on_progress=lambda phase, *progress: phases.append(phase),
+            )
+    assert not phases
+    assert list(tmp_path.iterdir()) == []

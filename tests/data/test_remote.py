@@ -12,7 +12,8 @@ import pytest
 from conftest import words
 from inkling.data import documents
 from inkling.data.documents import Document, list_sources, read_documents, read_source
-from inkling.data.prep import PrepOptions, prep, prep_shard
+from inkling.data.prep import prep, prep_shard
+from inkling.data.prep_options import PrepOptions
 from inkling.errors import DataError, MissingExtraError
 
 OPTIONS = PrepOptions(level="char", val_fraction=0.2)
@@ -92,6 +93,9 @@ def test_shares_read_at_the_same_time_give_the_same_bytes(
 def test_a_share_that_does_not_exist_is_an_error(text_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--shard 3/3 does not exist: the first is 0/3, the last 2/3"):
         prep_shard([str(text_folder)], tmp_path / "out", OPTIONS, shard=(3, 3))
+    prep([str(text_folder)], tmp_path / "out", OPTIONS, num_workers=1)
+    with pytest.raises(DataError, match="finished"):
+        prep_shard([str(text_folder)], tmp_path / "out", OPTIONS, shard=(0, 3))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the packages that datatrove imports

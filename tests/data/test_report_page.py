@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from conftest import words
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 
 
 class Reader(HTMLParser):

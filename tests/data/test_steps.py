@@ -14,7 +14,8 @@ from inkling.data.account import Account
 from inkling.data.clean import Cleaning
 from inkling.data.documents import Document, list_sources, parts_of, read_documents, read_part, units_of
 from inkling.data.portions import Portions
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 from inkling.data.steps import Clean, Ledger, Read, run, steps
 from inkling.errors import DataError
 

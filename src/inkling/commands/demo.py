@@ -11,7 +11,8 @@ from inkling.checkpoint import RunRecord
 from inkling.commands.eval import floors_of
 from inkling.commands.train import start_or_resume
 from inkling.config import CommandSettings, Duration, Field
-from inkling.data.prep import PrepOptions, prep
+from inkling.data.prep import prep
+from inkling.data.prep_options import PrepOptions
 from inkling.data.shards import Dataset
 from inkling.errors import InklingError
 from inkling.progress import LiveProgress

@@ -8,7 +8,8 @@ from typing import Any
 
 from inkling.config import CommandSettings, Field, Positional, SettingsConfigDict
 from inkling.data.check import check
-from inkling.data.prep import Executor, Prepared, PrepOptions, prep, prep_shard
+from inkling.data.prep import Executor, Prepared, prep, prep_shard
+from inkling.data.prep_options import PrepOptions
 from inkling.errors import ConfigError
 from inkling.progress import LiveProgress
 
@@ -145,4 +146,7 @@ def print_summary(out: Path, prepared: Prepared) -> None:
             + ", ".join(f"{change.replace('_', ' ')} {count:,}" for change, count in report["changes"].items())
         )
     print(f"All of it with examples: {out / 'report.html'}")
-    print(f"Next:  inkling train {out}")
+    if manifest["splits"]["train"]["num_tokens"]:
+        print(f"Next:  inkling train {out}")
+    else:
+        print("There is no plain text in it, only rows of chats and preferences: nothing to pretrain on")

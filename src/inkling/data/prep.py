@@ -7,13 +7,9 @@ portion and a few numbers for each document, and the result does not depend on t
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +18,16 @@ from typing import Any, Literal
 import numpy as np
 
 from inkling import files
-from inkling.config import Field, Section
 from inkling.data.account import NUM_EXAMPLES, Account
-from inkling.data.clean import RULES_VERSION, Cleaning, Profile, check_codes
+from inkling.data.clean import Cleaning
 from inkling.data.cluster import run_with_datatrove
 from inkling.data.decontaminate import Benchmark
-from inkling.data.documents import FULL_DISK, Source, Unit, list_sources, units_of
+from inkling.data.documents import Source, Unit, list_sources, units_of
 from inkling.data.encoding import EncodingJob, encode
 from inkling.data.leakage import LEAKED_SHARE, leaked_shares
-from inkling.data.plan import TRAIN, VALIDATION, NearDuplicates, Plan, SplitRule, make_plan
+from inkling.data.plan import TRAIN, VALIDATION, Plan, make_plan
 from inkling.data.portions import Portions
+from inkling.data.prep_options import PrepOptions, check_options
 from inkling.data.report_page import write_page
 from inkling.data.rows import write_rows
 from inkling.data.shards import (
@@ -44,6 +40,7 @@ from inkling.data.shards import (
     write_manifest,
 )
 from inkling.data.steps import Step, run, steps
+from inkling.data.unfinished import explain_full_disk, fingerprint_of, move_into_place, work_folder
 from inkling.errors import DataError
 from inkling.processes import map_in_processes, num_cores
 from inkling.tokenizer import DEFAULT_SPECIALS, Tokenizer
@@ -59,45 +56,6 @@ _FEW_BYTES = 8 << 20
 Executor = Literal["local", "datatrove"]
 ProgressFn = Callable[[str, float, float | None, str], None]
 """(phase, done, total, detail)"""
-
-
-class PrepOptions(Section):
-    """How text becomes a data folder."""
-
-    tokenizer: str | None = None
-    """Use this tokenizer: a folder, a tokenizer.json or tiktoken:NAME. Default: train one on the training text."""
-    level: Literal["auto", "bpe", "char"] = "auto"
-    """Of a new tokenizer. auto: characters below 3 MB of text, byte-pair encoding above."""
-    vocab_size: int | None = Field(None, ge=260)
-    """Of a new byte-pair encoding, in tokens. Default: 2,048 to 8,192 by the amount of text."""
-    pattern: Literal["gpt2", "llama3", "qwen2"] | None = None
-    """How a new tokenizer splits text. Default: qwen2 below 16,384 tokens, else llama3."""
-    digits: Literal["whole", "threes", "single"] | None = None
-    """How a new tokenizer cuts numbers; the same choice as the pattern: gpt2, llama3 or qwen2."""
-    special_tokens: list[str] = Field([])
-    """More control tokens of a new tokenizer, beside <|endoftext|>, <|im_start|> and <|im_end|>."""
-    text_field: str | None = None
-    """Field of JSON, CSV and Parquet rows that holds the text. Default: the first one with a usual name, such as
-    text or content, else the longest."""
-    clean: Profile = "auto"
-    """Cleaning rules. auto: code for source files, prose for the rest. web: as strict as web pages need. none: the
-    text as it is."""
-    mask_personal: bool = False
-    """Replace e-mail addresses, phone, card and account numbers, IP addresses and keys by their kind."""
-    languages: list[str] = Field([])
-    """Keep only documents in these languages, such as en or de."""
-    near_duplicates: NearDuplicates = "drop"
-    """Texts that share most of their runs of five words. drop: keep one of them. keep: all, on one side of the split.
-    ignore: not looked for."""
-    keep_out: list[str] = Field([])
-    """Files of benchmark texts: what shares a run of 13 words with them is dropped."""
-    split: SplitRule = "auto"
-    """Validation text. hash: documents chosen by their content. tail: the end of the last text. auto: hash where there
-    are enough documents."""
-    val_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of the text that is kept for validation."""
-    seed: int = Field(0, ge=0)
-    """Seed of the split by hash."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +87,9 @@ def prep(
     Raises:
         DataError: Nothing to read, nothing left after cleaning, `out` is something else, or the disk is full.
     """
+    check_options(options)
     sources = list_sources(paths)
-    fingerprint = _fingerprint(sources, options)
+    fingerprint = fingerprint_of(sources, options)
     if (out / "manifest.json").exists() and not overwrite:
         manifest = Dataset.open(out).manifest
         if manifest.get("fingerprint") != fingerprint:
@@ -138,11 +97,11 @@ def prep(
         return Prepared(manifest, json.loads((out / "report.json").read_text(encoding="utf-8")), was_there=True)
     if out.exists() and not (out / "manifest.json").exists() and any(out.iterdir()):
         raise DataError(f"{out} holds something else; choose another -o")
-    with _explain_full_disk(out):
-        folder = _work_folder(out, fingerprint)
+    with explain_full_disk(out):
+        folder = work_folder(out, fingerprint)
         work = _Preparation(sources, folder, options, num_workers or num_cores(), on_progress, executor)
         prepared = work.run(fingerprint)
-        _move_into_place(folder, out)
+        move_into_place(folder, out)
     return prepared
 
 
@@ -167,9 +126,12 @@ def prep_shard(
     index, count = shard
     if not 0 <= index < count:
         raise DataError(f"--shard {index}/{count} does not exist: the first is 0/{count}, the last {count - 1}/{count}")
+    check_options(options)
     sources = list_sources(paths)
-    with _explain_full_disk(out):
-        folder = _work_folder(out, _fingerprint(sources, options))
+    if (out / "manifest.json").exists():
+        raise DataError(f"{out} is finished: there is nothing left to read for it. For a new one choose another -o")
+    with explain_full_disk(out):
+        folder = work_folder(out, fingerprint_of(sources, options))
         work = _Preparation(sources, folder, options, num_workers or num_cores(), on_progress)
         return work.read_and_clean(index, count)
 
@@ -177,7 +139,7 @@ def prep_shard(
 def reading_steps(paths: Sequence[str], out: Path, options: PrepOptions) -> list[Step]:
     """The steps that read and clean for the data folder `out`, for an executor of datatrove; then run `prep`."""
     sources = list_sources(paths)
-    folder = _work_folder(out, _fingerprint(sources, options))
+    folder = work_folder(out, fingerprint_of(sources, options))
     return _Preparation(sources, folder, options, 1, lambda *progress: None).steps()
 
 
@@ -242,8 +204,6 @@ class _Preparation:
         """A share of the units as portions of cleaned documents; the number of units."""
         if self.executor == "datatrove":
             run_with_datatrove(self.steps(), self.folder / "work" / "datatrove", self.num_workers, len(self.units))
-        if self.options.languages:
-            check_codes(self.options.languages)
         benchmark = self._benchmark()
         units = self.units[rank::world_size]
         jobs = [ReadingJob((unit,), self.folder / "work", self.options, benchmark) for unit in units]
@@ -293,7 +253,6 @@ class _Preparation:
         options, saved = self.options, self.folder / "work" / "tokenizer"
         if options.tokenizer is not None:
             tokenizer = Tokenizer.load(options.tokenizer)
-            tokenizer.eot_id  # noqa: B018 - raises now rather than after the hours of encoding
         else:
             level, vocab_size = self._size_of_tokenizer()
             if (saved / "tokenizer.json").exists():
@@ -416,58 +375,3 @@ def _tokenizer_sample(portions: Portions, plan: Plan) -> Iterator[str]:
     if plan.cut:
         document, characters = plan.cut
         yield from (text[:characters] for text in portions.texts(np.array([document])))
-
-
-# ---------------------------------------------------------------- folders
-
-
-def _fingerprint(sources: list[Source], options: PrepOptions) -> str:
-    """Changes with the sources (name, size, time of change), with every option, and with the rules of this version."""
-    files = [(source.name, source.num_bytes, source.version) for source in sources]
-    content = [files, options.model_dump(), RULES_VERSION]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _work_folder(out: Path, fingerprint: str) -> Path:
-    """The folder beside `out` in which it is built; what is there is kept when it was for the same result.
-
-    Several processes may make it at the same time: the first one wins, and the others use it too.
-    """
-    folder = out.with_name(f".unfinished-{out.name}")
-    mark = folder / "work" / "fingerprint"
-    if folder.exists() and not (mark.exists() and mark.read_text() == fingerprint):
-        shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():
-        new = out.with_name(f"{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
-        files.write_text(new / "work" / "fingerprint", fingerprint)
-        try:
-            new.rename(folder)
-        except OSError:
-            shutil.rmtree(new)
-            if not mark.exists():
-                raise
-    return folder
-
-
-def _move_into_place(folder: Path, out: Path) -> None:
-    if out.exists():
-        old = out.with_name(f".old-{out.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        out.replace(old)
-        folder.replace(out)
-        shutil.rmtree(old)
-    else:
-        folder.replace(out)
-    files.sync_folder(out.parent)
-
-
-@contextmanager
-def _explain_full_disk(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise DataError(
-                f"the disk is full: {out} is unfinished. Free some space and run the same command again"
-            ) from error
-        raise

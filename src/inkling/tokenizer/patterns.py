@@ -21,8 +21,8 @@ PATTERNS = {
 """Numbers: `gpt2` keeps them whole, `llama3` cuts them into threes, `qwen2` into digits."""
 
 PATTERN_OF_DIGITS = {"whole": "gpt2", "threes": "llama3", "single": "qwen2"}
-"""The pattern that cuts numbers in each way. Of the three, `gpt2` alone keeps a run of spaces apart from the line end
-before it; the others make one token of the line end and let runs of spaces be one, which suits code."""
+"""The pattern that cuts numbers in each way. They treat white space differently too: `gpt2` joins a line end with the
+indentation after it; the others keep it apart and join line ends with the punctuation before, which suits code."""
 
 _LARGE_VOCABULARY = 16_384
 

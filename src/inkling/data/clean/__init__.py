@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from inkling.data.clean.characters import normalise
 from inkling.data.clean.language import check_codes, is_other_language
@@ -55,7 +56,22 @@ def clean(document: Document, cleaning: Cleaning, counts: Counter[str] | None = 
         return _skipped("language", document, text)
     if counts is not None:
         counts.update(changes)
-    return Document(text, document.id, document.metadata)
+    return Document(text, document.id, _metadata(document, cleaning))
+
+
+def _metadata(document: Document, cleaning: Cleaning) -> dict[str, Any]:
+    """A row that passes through whole is masked in all its strings, as its text is."""
+    if not cleaning.mask_personal or "row" not in document.metadata:
+        return document.metadata
+    return {**document.metadata, "row": _masked(document.metadata["row"])}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_personal(value)[0]
+    if isinstance(value, dict):
+        return {key: _masked(item) for key, item in value.items()}
+    return [_masked(item) for item in value] if isinstance(value, list) else value
 
 
 def _change_once(text: str, profile: Profile, mask: bool, changes: Counter[str]) -> str:

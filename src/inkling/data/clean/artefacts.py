@@ -12,7 +12,8 @@ _HTTP_ERROR = re.compile(
 )
 _MIN_RUN = 400
 _ENCODED = re.compile(
-    rf"[A-Za-z0-9+/=]{{{_MIN_RUN},}}|(?:\\x[0-9a-fA-F]{{2}}){{100,}}|(?:0x[0-9a-fA-F]{{1,8}},?\s*){{200,}}"
+    rf"[A-Za-z0-9+/=]{{{_MIN_RUN},}}|(?:^[A-Za-z0-9+/=]{{60,}}\n){{6,}}|(?:\\x[0-9a-fA-F]{{2}}){{100,}}|(?:0x[0-9a-fA-F]{{1,8}},?\s*){{200,}}",
+    re.MULTILINE,
 )
 _LETTERS_AND_SPACE = (string.ascii_letters + string.whitespace).encode()
 
@@ -33,7 +34,7 @@ def is_http_error(text: str) -> bool:
 
 
 def is_encoded(text: str) -> bool:
-    """More than half of it is base64 (RFC 4648) or tables of numbers."""
+    """More than half of it is base64 (RFC 4648), on one line or wrapped, or tables of numbers."""
     if len(text) < 2 * _MIN_RUN or not (_has_long_run(text) or text.count("\\x") >= 100 or text.count("0x") >= 200):
         return False
     return sum(len(match.group()) for match in _ENCODED.finditer(text)) > len(text) / 2

@@ -15,7 +15,7 @@ Profile = Literal["auto", "prose", "web", "code", "none"]
 Rule = Callable[[str], bool]
 Change = Callable[[str], tuple[str, int]]
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Rises whenever a rule or a change gives another result for some text."""
 
 _CHARACTERS: Sequence[tuple[str, Change]] = (

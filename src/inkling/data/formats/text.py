@@ -1,6 +1,7 @@
 """Plain text and Markdown. Lines that hold only `<|endoftext|>` separate documents.
 
-Nothing else is touched, but for the licence around the books of Project Gutenberg.
+Nothing else is touched, but for the licence around the books of Project Gutenberg. A plain-text Wikipedia, as the one
+in Simple English is handed around (a title on a line, its article below, an empty line), is cut into its articles.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _LICENCE_FILES = {"license", "licence", "copying", "notice", "unlicense"}
 _GUTENBERG = "PROJECT GUTENBERG"
 _SEPARATOR = re.compile(rb"^[ \t]*" + re.escape(SEPARATOR_LINE.encode()) + rb"[ \t]*\r?(?:\n|\Z)", re.MULTILINE)
 _UTF8_MAX_BYTES = 4
+_EMPTY_LINE = re.compile(rb"\r?\n(?:\r?\n)+")
+_MIN_ARTICLES, _MIN_ARTICLE_SHARE = 50, 0.6
 
 
 def read(file: BinaryIO, name: str, first_line: int = 1) -> Iterator[Document | Skipped]:
@@ -38,8 +41,11 @@ def read(file: BinaryIO, name: str, first_line: int = 1) -> Iterator[Document | 
     if b"\0" in beginning:
         yield Skipped("binary", len(beginning) + _num_bytes_left(file), f"{name}: holds zero bytes")
         return
-    for line, data in _documents(beginning, file):
-        yield from _whole(data, name if first_line + line == 1 else f"{name}:{first_line + line}")
+    is_articles = _is_articles(beginning)
+    for line, data in _documents(beginning, file, _EMPTY_LINE if is_articles else _SEPARATOR):
+        place = name if first_line + line == 1 else f"{name}:{first_line + line}"
+        for item in _whole(data, place):
+            yield _with_title(item) if is_articles and isinstance(item, Document) else item
 
 
 def _whole(data: bytes, place: str) -> Iterator[Document | Skipped]:
@@ -51,6 +57,21 @@ def _whole(data: bytes, place: str) -> Iterator[Document | Skipped]:
         yield Document(strip_licence(text), place, {"gutenberg": True})
     else:
         yield Document(text, place)
+
+
+def _is_articles(beginning: bytes) -> bool:
+    """Whether blocks are a title and an article that begins with its words: "April" and "April is the fourth month"."""
+    blocks = [block.strip().split(b"\n", 2) for block in _EMPTY_LINE.split(beginning)]
+    titled = sum(
+        len(block) > 1 and len(block[0]) < 100 and block[0].strip().lower() in block[1][:200].lower()
+        for block in blocks
+        if block[0].strip()
+    )
+    return titled >= _MIN_ARTICLES and titled >= _MIN_ARTICLE_SHARE * len(blocks)
+
+
+def _with_title(document: Document) -> Document:
+    return Document(document.text, document.id, {"title": document.text.strip().partition("\n")[0].strip()})
 
 
 def border(data: bytes) -> int | None:
@@ -65,7 +86,7 @@ def border(data: bytes) -> int | None:
     return next((start for start in range(min(_UTF8_MAX_BYTES, len(data))) if data[start] & 0xC0 != 0x80), 0)
 
 
-def _documents(data: bytes, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _documents(data: bytes, file: BinaryIO, separators: re.Pattern[bytes]) -> Iterator[tuple[int, bytes]]:
     """(lines before it, bytes) of each document."""
     pending, line = bytearray(), 0
     searched = 0  # up to here `pending` has no separator
@@ -74,20 +95,20 @@ def _documents(data: bytes, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         data = file.read(_READ_BYTES)
         last_line = pending.rfind(b"\n") + 1  # what follows may be the beginning of a separator
         start = 0
-        for separator in _SEPARATOR.finditer(pending, searched, last_line):
+        for separator in separators.finditer(pending, searched, last_line):
             if separator.start() > start:
                 yield line, bytes(pending[start : separator.start()])
             line += pending.count(b"\n", start, separator.end())
             start = separator.end()
         del pending[:start]
-        searched = last_line - start
+        searched = max(0, last_line - start - len(b"\r\n"))  # an empty line may go on
         while len(pending) > MAX_DOCUMENT_BYTES:
             cut = _last_border(pending)
             yield line, bytes(pending[:cut])
             line += pending.count(b"\n", 0, cut)
             del pending[:cut]
             searched = max(0, searched - cut)
-    end = _SEPARATOR.search(pending, searched)
+    end = separators.search(pending, searched)
     if end:
         del pending[end.start() :]
     if pending:
