@@ -19,7 +19,8 @@ settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
-def _same_every_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _same_every_time(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in list(os.environ):
         if name.startswith("INKLING_") and not name.startswith("INKLING_TEST_"):
             monkeypatch.delenv(name)

@@ -25,7 +25,7 @@ def read(values: dict[str, Any]) -> models.ModelConfig:
 
 
 def test_names_are_the_public_files() -> None:
-    assert models.names() == ["gpt2", "llama", "qwen3"]
+    assert models.names() == ["gpt2", "llama", "qwen3", "speedrun"]
 
 
 def test_an_unknown_architecture_names_the_nearest() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import evaluator, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
+from inkling.train import world
 from inkling.train.launch import PretrainingRun
 from inkling.train.resume import check_idle, new_run_path, resumed_settings, unfinished_runs
 from inkling.train.settings import TrainSettings as Settings
@@ -20,8 +22,20 @@ from inkling.train.settings import TrainSettings as Settings
 
 def run(settings: Settings) -> int:
     """Train, then say what came out and what to type next. Exit status 130 after Ctrl-C."""
-    with LiveProgress(quiet=settings.as_json) as progress:
-        path, record = start_or_resume(settings, progress)
+    if settings.devices > 1 and not world.is_launched():
+        return _run_in_processes(settings)
+    here = world.join(settings.machine.device)
+    try:
+        with LiveProgress(quiet=settings.as_json or not here.is_main) as progress:
+            path, record = start_or_resume(settings, progress, here)
+    except world.PeerLostError:
+        if here.is_main:
+            raise
+        return 1
+    finally:
+        here.leave()
+    if not here.is_main:
+        return 0
     if settings.as_json:
         print(json.dumps(summary(path, record)))
     else:
@@ -29,16 +43,34 @@ def run(settings: Settings) -> int:
     return 128 + signal.SIGINT if record.status == "interrupted" else 0
 
 
-def start_or_resume(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
+def start_or_resume(
+    settings: Settings, progress: LiveProgress, here: world.World = world.ALONE
+) -> tuple[Path, RunRecord]:
     """Train a new run, or the interrupted one that the settings or the user point at."""
-    resumed = _run_to_resume(settings)
-    if resumed is not None:
-        record = checkpoint.read_run(resumed)
-        path, settings = resumed, resumed_settings(record, settings)
-    else:
-        path, record = new_run_path(settings), None
-    work = PretrainingRun(path, settings, record, evaluator=evaluator, sample_fn=write_sample, report=progress)
+    resumed, path = here.from_main(_which_run(settings) if here.is_main else None)
+    path = Path(path)
+    record = checkpoint.read_run(path) if resumed else None
+    if record is not None:
+        settings = resumed_settings(record, settings)
+    work = PretrainingRun(
+        path, settings, record, evaluator=evaluator, sample_fn=write_sample, report=progress, world=here
+    )
     return path, work.train()
+
+
+def _which_run(settings: Settings) -> tuple[bool, str]:
+    """Whether to go on with a run, and the folder of that one or of a new one."""
+    resumed = _run_to_resume(settings)
+    return resumed is not None, str(resumed or new_run_path(settings))
+
+
+def _run_in_processes(settings: Settings) -> int:
+    """The same command once for each device."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "settings.yaml"
+        file.write_text(settings.model_dump_json(exclude_unset=True, exclude={"config"}))  # JSON is YAML
+        arguments = ["train", "--config", str(file), *(["--debug"] if settings.debug else [])]
+        return world.launch(settings.devices, arguments, settings.machine.device)
 
 
 def summary(path: Path, record: RunRecord) -> dict[str, Any]:

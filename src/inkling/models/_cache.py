@@ -41,6 +41,7 @@ class KVCache:
         self.max_length = max_length
         self.length = 0
         """Slots filled so far."""
+        self._recent: dict[str, Tensor] = {}
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new keys and values, (B, K, T, D), and return all so far, (B, K, length + T, D)."""
@@ -49,6 +50,23 @@ class KVCache:
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def swap_recent(self, name: str, x: Tensor, width: int) -> Tensor:
+        """The last `width` rows of what was given under this name before, (B, width, C), zeros where there was less.
+
+        Keeps the end of `x`, (B, T, C), for the next time: all that a convolution over time needs of the past.
+        """
+        before = self._recent.get(name, x.new_zeros(x.shape[0], width, x.shape[2]))
+        both = torch.cat((before, x), dim=1)
+        self._recent[name] = both[:, both.shape[1] - width :]
+        return before
+
+    def is_text(self, num_tokens: int) -> Tensor | None:
+        """Which of the new slots are not padding, (B, T); None when all rows are of one length."""
+        if self.padding is None:
+            return None
+        slots = torch.arange(self.length, self.length + num_tokens, device=self.keys.device)
+        return slots >= self.padding[:, None]
 
     def advance(self, num_tokens: int) -> None:
         """Count `num_tokens` slots as filled, once all layers have stored theirs."""
@@ -59,6 +77,7 @@ class KVCache:
         index = torch.tensor(rows, dtype=torch.long, device=self.keys.device)
         self.keys, self.values = self.keys[:, index], self.values[:, index]
         self.padding = None if self.padding is None else self.padding[index]
+        self._recent = {name: rows_before[index] for name, rows_before in self._recent.items()}
 
     def positions(self, num_tokens: int) -> Tensor:
         """The place of each new token in its row's text, (T) or with padding (B, T); 0 for the padding itself."""

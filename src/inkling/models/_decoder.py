@@ -82,10 +82,10 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Embedding, blocks and final norm: what `transformers` calls `model`."""
 
-    def __init__(self, config: DecoderConfig, dropout: float) -> None:
+    def __init__(self, config: DecoderConfig, blocks: list[nn.Module]) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(blocks)
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
 
@@ -98,11 +98,12 @@ class Decoder(LanguageModel):
     """
 
     config: DecoderConfig
+    block: ClassVar[type[nn.Module]] = Block
 
     def __init__(self, config: DecoderConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        self.model = Stack(config, dropout)
+        self.model = Stack(config, [self.block(config, layer, dropout) for layer in range(config.num_hidden_layers)])
         self.dropout = nn.Dropout(dropout)
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -124,12 +125,17 @@ class Decoder(LanguageModel):
         mask = None if cache is None else cache.mask(T)
         if segment_ids is not None:
             mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
+        memory = self._memory(input_ids, segment_ids, cache)
         for block in self.model.layers:
-            x = block(x, rotary, mask, cache)
+            x = block(x, rotary, mask, memory)
         if cache is not None:
             cache.advance(T)
         normed: Tensor = self.model.norm(x)
         return normed
+
+    def _memory(self, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Any:
+        """What each block is given to find earlier tokens with."""
+        return cache
 
     @torch.no_grad()
     def init_weights(self, generator: Generator | None = None) -> None:

@@ -13,22 +13,23 @@ import inkling
 from inkling import checkpoint, files, machine, models, optim
 from inkling.checkpoint import RunRecord
 from inkling.config import Section
-from inkling.data.loader import Batch, PackedWindows, sequential_windows
+from inkling.data.loader import Batch, sequential_windows
 from inkling.data.shards import Dataset, manifest_sha256
 from inkling.errors import CheckpointError, ConfigError
 from inkling.optim import muon
 from inkling.optim._ema import WeightAverage
 from inkling.optim._groups import parameter_groups
 from inkling.tokenizer import Tokenizer
-from inkling.train import defaults
-from inkling.train.log import RunLog, plot_losses
+from inkling.train import choose
+from inkling.train.drift import ThreadWatch
+from inkling.train.log import RunLog, SilentLog, plot_losses
 from inkling.train.loop import Limits, StepReport, Trainer
 from inkling.train.precision import autocast
-from inkling.train.pretrain import next_token_loss, pretraining_task, to_micro_batch
-from inkling.train.probe import Choices, Probe, threads
-from inkling.train.recompute import recompute_blocks
+from inkling.train.pretrain import pretraining_task
+from inkling.train.probe import threads
 from inkling.train.session import Session
 from inkling.train.settings import TrainSettings
+from inkling.train.world import ALONE, World
 
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 262_144
 """Validation tokens of an evaluation during training: fewer are too noisy to find the best step, more are wasted."""
@@ -58,6 +59,7 @@ class PretrainingRun:
         evaluator: Makes the function that scores the model on batches, for a tokenizer.
         sample_fn: Lets the model write.
         report: Shows progress.
+        world: The processes that train together.
     """
 
     def __init__(
@@ -69,84 +71,49 @@ class PretrainingRun:
         evaluator: Callable[[Tokenizer], EvaluateFn],
         sample_fn: SampleFn,
         report: Reporter,
+        world: World = ALONE,
     ) -> None:
         assert settings.data is not None
         self.run = run
         self.settings = settings
+        self.world = world
         self.report = report
         self.sample_fn = sample_fn
         self._scores: dict[str, float] = {}
-        self.device = pick_device(settings.machine.device)
+        self.device = pick_device(settings.machine.device, world)
         self.dataset = Dataset.open(settings.data)
         self.tokenizer = Tokenizer.load(settings.data)
         self.dataset.check_tokenizer(self.tokenizer)
         self.evaluate_fn = evaluator(self.tokenizer)
         self.report.note(f"{'new run' if record is None else 'resuming'} {run}")
         self.choices: dict[str, Any] = record.choices if record is not None else self._choose()
-        self.model = self._build_model()
-        self.windows = PackedWindows(
-            [(part.train, part.share) for part in self.dataset.parts],
-            context=settings.context,
-            batch_size=self.choices["batch_size"],
-            seed=settings.seed,
-            eot_id=self.dataset.eot_id,
-            stride=settings.stride,
-        )
+        self.model = choose.build_model(settings, self.choices, self.device)
+        self.windows = choose.training_windows(settings, self.dataset, self.choices["batch_size"])
         self._say_mixture()
+        self._watch: ThreadWatch | None = None
         self.record = record if record is not None else self._create_run_folder()
         if record is not None and record.data["manifest_sha256"] != manifest_sha256(settings.data):
             raise CheckpointError(
                 f"the data folder {settings.data} has changed since {run} began; start a new run with --no-resume"
             )
 
-    # ------------------------------------------------------------ choices
-
     def _choose(self) -> dict[str, Any]:
-        """What the settings leave open, apart from what is timed; each choice is told with its reason."""
-        settings, dataset = self.settings, self.dataset
-        architecture = models.load(settings.arch)
-        size, size_reason = defaults.choose_size(settings.size, list(architecture.SIZES), dataset.train.num_tokens)
-        model_config = {
-            **architecture.SIZES[size],
-            **settings.model.model_dump(exclude={"dropout"}, exclude_none=True),
-            "model_type": settings.arch,
-            "vocab_size": -(-dataset.vocab_size // settings.vocab_multiple) * settings.vocab_multiple,
-            "max_position_embeddings": settings.context,
-        }
-        config = architecture.Config.from_dict(model_config)
-        num_parameters = models.num_parameters(config)
-        matrices = _block_matrices(config)
-        horizon = defaults.choose_horizon(
-            num_parameters=num_parameters,
-            num_tokens=dataset.train.num_tokens,
-            context=settings.context,
-            batch_size=settings.batch_size,
-            steps=settings.steps,
-            time_s=settings.time,
-            tokens_per_s=self._plain_speed(config) if settings.time is not None else None,
-            muon_share=lambda tokens: muon.flops_share(matrices, tokens),
+        """By the first process, for all."""
+        main = self.world.is_main
+        chosen: dict[str, Any] = self.world.from_main(
+            choose.choose(self.settings, self.dataset, self.device, self.report.note) if main else None
         )
-        dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
-        share = muon.flops_share(matrices, horizon.batch_size * settings.context)
-        optimizer, optimizer_reason = defaults.choose_optimizer(settings.optimizer, share)
-        reasons = [
-            f"{size_reason}: {num_parameters:,} parameters ({settings.arch}, {dataset.vocab_size:,} tokens)",
-            *horizon.reasons,
-            dropout_reason,
-            optimizer_reason,
-        ]
-        for number, reason in enumerate(reasons, start=1):
-            self.report.note(f"  {number}. {reason}")
-        return {
-            "model_config": model_config,
-            "num_parameters": num_parameters,
-            "dropout": dropout,
-            "batch_size": horizon.batch_size,
-            "steps": horizon.steps,
-            "expected_tokens": horizon.tokens,
-            "optimizer": optimizer,
-            "reasons": reasons,
-        }
+        return chosen
+
+    def _time(self) -> dict[str, Any]:
+        """By the first process, for all: each would time the others' work too."""
+        settings, world = self.settings, self.world
+        timed: dict[str, Any] = world.from_main(
+            choose.time_choices(settings, self.choices, self.model, self.windows, self.report.note, world)
+            if world.is_main
+            else None
+        )
+        return timed
 
     def _say_mixture(self) -> None:
         if len(self.dataset.parts) > 1:
@@ -155,65 +122,12 @@ class PretrainingRun:
             each = (f"{p.name} {p.share:.1%}, {n:.2f} passes" for p, n in zip(self.dataset.parts, passes, strict=True))
             self.report.note(f"mixture: {'; '.join(each)}")
 
-    def _plain_speed(self, config: models.ModelConfig) -> float:
-        """Tokens per second of forward and backward on a few sequences, before anything is chosen."""
-        model = models.load(self.settings.arch).Model(config).to(self.device)
-        count = max(1, min(8, self.dataset.train.num_tokens // self.settings.context))
-        windows = PackedWindows(
-            [(self.dataset.train, 1.0)],
-            context=self.settings.context,
-            batch_size=count,
-            seed=0,
-            eot_id=self.dataset.eot_id,
-        )
-        probe = Probe(model, next_token_loss, to_micro_batch(windows.batch(0), slice(None), self.device))
-        start = Choices("fp32", self.settings.machine.threads or machine.usable_cores(), count)
-        free = {"precision", "num_threads"} if self.device.type == "cpu" else {"precision"}
-        return probe.choose(start, free=free, expected_tokens=0)[0].tokens_per_s
-
-    def _build_model(self) -> models.LanguageModel:
-        architecture = models.load(self.settings.arch)
-        config = architecture.Config.from_dict(self.choices["model_config"])
-        model = architecture.Model(config, dropout=self.choices["dropout"])
-        model.init_weights(torch.Generator().manual_seed(self.settings.seed))
-        model.to(self.device)
-        return recompute_blocks(model) if self.settings.machine.recompute else model
-
-    def _probe(self) -> dict[str, Any]:
-        """Time the candidates on the first step's sequences."""
-        wanted, batch_size = self.settings.machine, self.choices["batch_size"]
-        batch = self.windows.batch(0)
-        free = {name for name in ("precision", "compile") if getattr(wanted, name) == "auto"}
-        free |= {"num_threads"} if wanted.threads is None else set()
-        free |= {"micro_batch"} if wanted.micro_batch is None else set()
-        start = Choices(
-            precision="fp32" if wanted.precision == "auto" else wanted.precision,
-            num_threads=wanted.threads or machine.usable_cores(),
-            micro_batch=wanted.micro_batch or self._largest_micro_batch(batch_size),
-            compile=wanted.compile == "yes",
-        )
-        if batch_size % start.micro_batch:
-            raise ConfigError(
-                f"machine.micro_batch {start.micro_batch} must divide the batch of {batch_size} sequences"
-            )
-        probe = Probe(self.model.train(), next_token_loss, to_micro_batch(batch, slice(None), self.device))
-        chosen, reason = probe.choose(start, free=free, expected_tokens=self.choices["expected_tokens"])
-        self.report.note(f"  {len(self.choices['reasons']) + 1}. timed on this machine: {reason}")
-        return {**chosen.as_dict(), "timing": reason}
-
-    def _largest_micro_batch(self, batch_size: int) -> int:
-        """The largest power-of-two part of the batch whose logits stay below 512 MB."""
-        size = batch_size
-        while size % 2 == 0 and size * self.settings.context * self.dataset.vocab_size * 4 > 512e6:
-            size //= 2
-        return size
-
     # ------------------------------------------------------------ the run directory
 
     def _create_run_folder(self) -> RunRecord:
         settings = self.settings
         assert settings.data is not None
-        self.choices |= self._probe()
+        self.choices |= self._time()
         record = RunRecord(
             settings=settings.model_dump(mode="json"),
             choices=self.choices,
@@ -223,9 +137,10 @@ class PretrainingRun:
             tokenizer_sha256=self.tokenizer.sha256,
             num_parameters=self.choices["num_parameters"],
         )
-        with files.new_folder(self.run) as folder:
-            checkpoint.save_model(folder, self.model, self.tokenizer)
-            checkpoint.write_run(folder, record)
+        if self.world.is_main:
+            with files.new_folder(self.run) as folder:
+                checkpoint.save_model(folder, self.model, self.tokenizer)
+                checkpoint.write_run(folder, record)
         return record
 
     # ------------------------------------------------------------ training
@@ -234,6 +149,7 @@ class PretrainingRun:
         """Train to the end or to an interruption; returns the record, whose status says which."""
         with threads(self.choices["num_threads"]), deterministic():
             session = self._session()
+            self._watch = self._watch_threads()
             resumed = session.restore()
             log = session.log
             log.session_starts(
@@ -244,8 +160,9 @@ class PretrainingRun:
                 log.line(reason)
             try:
                 stop = session.work()
-                if stop != "signal":
+                if stop != "signal" and self.world.is_main:
                     self._finish_or_leave_unfinished(session)
+                self.world.wait()  # leaving a group that others still use ends them
             finally:
                 log.close()
         return self.record
@@ -267,6 +184,7 @@ class PretrainingRun:
             context=settings.context,
             seed=settings.seed,
             device=self.device,
+            world=self.world,
             compile_loss=choices["compile"],
             on_halved=self._keep_smaller_micro_batch,
         )
@@ -283,6 +201,7 @@ class PretrainingRun:
             settings.guard,
             precision=choices["precision"],
             average=WeightAverage(self.model, settings.average) if settings.average.decay else None,
+            world=self.world,
         )
         batches = self._validation_batches(settings.log.eval_tokens or self._affordable_eval_tokens())
         return Session(
@@ -290,13 +209,25 @@ class PretrainingRun:
             self.record,
             trainer,
             settings.checkpoint,
-            RunLog(self.run, tensorboard=settings.log.tensorboard),
+            RunLog(self.run, tensorboard=settings.log.tensorboard) if self.world.is_main else SilentLog(),
             log_every=loop.log_every,
             steps_per_epoch=self.windows.windows_per_epoch / choices["batch_size"],
             evaluate=lambda: self._evaluate(batches),
             sample=self._sample,
             on_progress=self._show,
         )
+
+    def _watch_threads(self) -> ThreadWatch | None:
+        """For one process on a CPU whose number of threads the user leaves open."""
+        if self.device.type != "cpu" or self.settings.machine.threads is not None or self.world.size > 1:
+            return None
+        return ThreadWatch(self.choices["num_threads"], torch.set_num_threads, self._keep_threads)
+
+    def _keep_threads(self, number: int, reason: str) -> None:
+        """Said, and kept for when the run is resumed."""
+        self.report.note(reason)
+        self.record.choices["num_threads"] = number
+        checkpoint.write_run(self.run, self.record)
 
     def _optimizer_config(self) -> Section:
         """The settings of the optimizer, what they leave open filled in."""
@@ -330,6 +261,8 @@ class PretrainingRun:
         return self.sample_fn(self.model, self.tokenizer, log.prompt, log.sample_tokens) if log.samples else None
 
     def _show(self, trainer: Trainer, report: StepReport) -> None:
+        if self._watch is not None:
+            self._watch.after_step(trainer.task.tokens_per_step / report.tokens_per_s)
         detail = f"loss {report.loss_average:.4f}"
         if self._scores:  # none yet in a run that was just resumed
             detail += f"  val {self._scores['val_loss']:.4f}, {self._scores['val_bits_per_byte']:.3f} bits/byte"
@@ -360,17 +293,15 @@ class PretrainingRun:
         checkpoint.write_run(self.run, self.record)
 
 
-def _block_matrices(config: models.ModelConfig) -> list[tuple[int, ...]]:
-    """Shapes of the matrices that Muon would update. Allocates nothing."""
-    with torch.device("meta"):
-        model = models.load(config.model_type).Model(config)
-    return [tuple(p.shape) for group in parameter_groups(model) if group.role == "matrices" for p in group.parameters]
+def pick_device(name: str, world: World = ALONE) -> torch.device:
+    """The device to compute on; `auto` takes CUDA, else MPS, else the CPU. Raises ConfigError when it is not there.
 
-
-def pick_device(name: str) -> torch.device:
-    """The device to compute on; `auto` takes CUDA, else MPS, else the CPU. Raises ConfigError when it is not there."""
+    Of several processes on a machine each takes a GPU of its own.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if world.size > 1 and name == "cuda":
+        name = f"cuda:{world.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

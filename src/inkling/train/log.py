@@ -18,7 +18,32 @@ _RULE = "=" * 100
 _SAMPLE_MARK = "---------------- step {} ----------------\n"
 
 
-class RunLog:
+class SilentLog:
+    """A log that writes nothing: of the processes of a run, the first one alone keeps a record."""
+
+    def line(self, text: str, level: str = "INFO") -> None:
+        """Nothing."""
+
+    def session_starts(self, text: str) -> None:
+        """Nothing."""
+
+    def session_ends(self, text: str) -> None:
+        """Nothing."""
+
+    def metrics(self, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def go_back_to(self, step: int) -> None:
+        """Nothing."""
+
+    def sample(self, step: int, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class RunLog(SilentLog):
     """Appends to the log files of one run.
 
     Args:

@@ -20,6 +20,7 @@ from inkling.optim._ema import WeightAverage
 from inkling.optim._schedule import Plateau, ScheduleSettings, multiplier
 from inkling.train.guard import Guard, GuardSettings
 from inkling.train.precision import PrecisionName, autocast, gradient_scaler
+from inkling.train.world import ALONE, World
 
 Stop = Literal["steps", "time", "patience", "signal"]
 EVALUATIONS_PER_RUN = 20
@@ -127,6 +128,7 @@ class Trainer:
 
     Args:
         average: Moving average of the weights, or None.
+        world: The processes that train together; the task gives each its share of a step.
     """
 
     model: nn.Module
@@ -138,6 +140,7 @@ class Trainer:
     guard_settings: GuardSettings
     precision: PrecisionName = "fp32"
     average: WeightAverage | None = None
+    world: World = ALONE
     state: LoopState = field(default_factory=LoopState)
 
     def __post_init__(self) -> None:
@@ -173,14 +176,15 @@ class Trainer:
         while True:
             if self._evaluation_is_due():
                 self._evaluate(on_eval)
-            self.state.elapsed_s = time.monotonic() - started_s
+            # All processes have to agree on the time, which the schedule may follow, and on stopping.
+            self.state.elapsed_s, asked = self.world.largest(time.monotonic() - started_s, stop_requested())
             on_pause()
             if (stop := self._reason_to_stop()) is not None:
                 return stop
-            if stop_requested():
+            if asked:
                 return "signal"
             on_step(self._step())
-            self.state.elapsed_s = time.monotonic() - started_s
+            (self.state.elapsed_s,) = self.world.largest(time.monotonic() - started_s)
             if self.guard.must_roll_back:
                 raise Rollback
 
@@ -230,7 +234,7 @@ class Trainer:
     def _step(self) -> StepReport:
         started_s = time.monotonic()
         state = self.state
-        torch.manual_seed(step_seed(self.task.seed, state.step))
+        self._seed_step()
         rate = self._set_learning_rates()
         loss = self._backward_within_memory()
         self._scaler.unscale_(self.optimizer)
@@ -260,13 +264,13 @@ class Trainer:
         while True:
             try:
                 return self._backward()
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or not self.task.halve():
+            except RuntimeError as error:  # one of several processes cannot start its step again alone
+                if not is_out_of_memory(error) or self.world.size > 1 or not self.task.halve():
                     raise
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-            torch.manual_seed(step_seed(self.task.seed, self.state.step))
+            self._seed_step()
 
     def _backward(self) -> float:
         """Accumulate the gradients of the step's mean loss over its micro-batches; returns that loss in nats."""
@@ -276,7 +280,12 @@ class Trainer:
                 loss = self.task.loss_fn(self.model, batch) / self.task.tokens_per_step
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+        self.world.sum_([total, *(p.grad for p in self._parameters if p.grad is not None)])
         return total.item()
+
+    def _seed_step(self) -> None:
+        """Dropout differs from step to step and from process to process."""
+        torch.manual_seed(step_seed(self.task.seed, self.state.step * self.world.size + self.world.rank))
 
     def _set_learning_rates(self) -> float:
         scale = multiplier(self.schedule, self.state.step, self.progress)

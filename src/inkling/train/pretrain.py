@@ -15,6 +15,7 @@ from inkling.data.loader import Batch, PackedWindows
 from inkling.models import LanguageModel
 from inkling.train.cross_entropy import summed_cross_entropy
 from inkling.train.loop import MicroBatch, Task
+from inkling.train.world import ALONE, World
 
 
 def to_micro_batch(batch: Batch, rows: slice, device: torch.device) -> MicroBatch:
@@ -42,10 +43,13 @@ def pretraining_task(
     context: int,
     seed: int,
     device: torch.device,
+    world: World = ALONE,
     compile_loss: bool = False,
     on_halved: Callable[[int], None] = lambda micro_batch: None,
 ) -> Task:
     """The loop's task: `batch_size` windows of `context` tokens a step, in portions of `micro_batch`.
+
+    Each process of `world` takes its rows of them.
 
     Args:
         on_halved: Told of the new micro-batch when memory did not suffice for the old one.
@@ -53,8 +57,8 @@ def pretraining_task(
     size = micro_batch
 
     def micro_batches(step: int) -> Iterator[MicroBatch]:
-        batch, rows = windows.batch(step), size
-        for start in range(0, batch_size, rows):
+        batch, rows = windows.batch(step, rank=world.rank, world_size=world.size), size
+        for start in range(0, batch_size // world.size, rows):
             yield to_micro_batch(batch, slice(start, start + rows), device)
 
     def halve() -> bool:

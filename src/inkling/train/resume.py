@@ -40,7 +40,7 @@ def unfinished_runs(folder: Path) -> list[Path]:
     return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
 
-_CHANGEABLE = {"steps", "time", "resume", "out", "data", "config", "debug", "as_json", "preset"}
+_CHANGEABLE = {"steps", "time", "resume", "out", "data", "config", "debug", "as_json", "preset", "devices"}
 
 
 def resumed_settings(record: RunRecord, asked: TrainSettings) -> TrainSettings:

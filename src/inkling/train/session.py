@@ -20,7 +20,7 @@ from inkling.checkpoint import RunRecord, TrainingState
 from inkling.config import Duration, Field, Section
 from inkling.errors import CheckpointError, TrainingError
 from inkling.optim._state import flatten_state, restore_state
-from inkling.train.log import RunLog
+from inkling.train.log import SilentLog
 from inkling.train.loop import Rollback, StepReport, Stop, Trainer
 
 _AVERAGE_PREFIX = "average."
@@ -54,6 +54,8 @@ class Session:
         evaluate: Validation loss in nats of the model as it is, as a mapping with at least `val_loss`.
         sample: A text written by the model, or None.
         on_progress: Shown to the user after each step.
+
+    Of several processes all run the trainer, and the first one alone writes and evaluates.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Session:
         record: RunRecord,
         trainer: Trainer,
         settings: CheckpointSettings,
-        log: RunLog,
+        log: SilentLog,
         *,
         log_every: int,
         steps_per_epoch: float,
@@ -73,6 +75,7 @@ class Session:
         self.run_path = run
         self.record = record
         self.trainer = trainer
+        self.world = trainer.world
         self.settings = settings
         self.log = log
         self.log_every = log_every
@@ -93,7 +96,7 @@ class Session:
         began_step = self.trainer.state.step
         self.record.status = "running"
         self.record.sessions.append({"started": _now(), "from_step": began_step, "process": machine.this_process()})
-        checkpoint.write_run(self.run_path, self.record)
+        self._write_record()
         stop: Stop | None = None
         try:
             with stop_on_signals() as stop_requested:
@@ -137,7 +140,11 @@ class Session:
             "rollbacks": state.num_rollbacks,
         }
         self.log.session_ends(f"{self.record.status} at step {state.step}")
-        checkpoint.write_run(self.run_path, self.record)
+        self._write_record()
+
+    def _write_record(self) -> None:
+        if self.world.is_main:
+            checkpoint.write_run(self.run_path, self.record)
 
     # ------------------------------------------------------------ what the loop calls
 
@@ -175,6 +182,9 @@ class Session:
         )
 
     def _on_eval(self) -> float:
+        return float(self.world.from_main(self._score() if self.world.is_main else None))
+
+    def _score(self) -> float:
         """Evaluate the weights, and their moving average where there is one; save the better when it is the best."""
         state = self.trainer.state
         scores = self.evaluate()
@@ -219,7 +229,7 @@ class Session:
     def save(self, epoch: int | None = None) -> None:
         """Write a checkpoint of this moment, unless there is one."""
         step = self.trainer.state.step
-        if epoch is None and step == self._saved_step:
+        if not self.world.is_main or (epoch is None and step == self._saved_step):
             return
         tensors = _prefixed(_OPTIMIZER_PREFIX, flatten_state(self.trainer.optimizer, self.trainer.model))
         if self.trainer.average is not None:
@@ -235,7 +245,9 @@ class Session:
 
     def restore(self) -> bool:
         """Go to the newest whole checkpoint; False when there is none."""
+        self.world.wait()  # until the first process has written it
         found = checkpoint.load_checkpoint(self.run_path, lambda text: self.log.line(text, level="WARN"))
+        self.world.wait()  # until all have read it, and cleared up: only then is anything written
         if found is None:
             return False
         weights, state = found
@@ -252,6 +264,10 @@ class Session:
         return True
 
     def _drop_suspect_checkpoint(self) -> None:
+        if self.world.is_main:
+            self._drop_if_suspect()
+
+    def _drop_if_suspect(self) -> None:
         """Going back to a checkpoint a second time means that it was bad already: the one before is better."""
         folders = checkpoint.checkpoint_folders(self.run_path)
         if len(folders) > 1 and folders[-1].name == self._went_back_to:

@@ -52,6 +52,8 @@ class MachineSettings(Section):
     """CPU threads. Default: timed."""
     micro_batch: int | None = Field(None, ge=1)
     """Sequences in one forward and backward pass; it must divide the batch. Default: timed."""
+    probe: Literal["cached", "anew"] = "cached"
+    """Timings are kept, for the same model on the same machine; anew times again."""
     recompute: bool = False
     """Activation checkpointing: about a third slower, far less memory."""
 
@@ -110,6 +112,9 @@ class TrainSettings(CommandSettings):
     """Length of the run in steps. Default: derived, unless --time is given."""
     time: Duration | None = None
     """Length of the run in time, such as 90s, 10m or 2h; the schedule follows the clock."""
+    devices: int = Field(1, ge=1)
+    """Processes that train together on this machine, each on a GPU of its own, or a share of the cores. The global
+    batch is the same. torchrun works too."""
     seed: int = Field(1, ge=0)
     """Seed of weights, data order and dropout."""
     resume: bool | None = None

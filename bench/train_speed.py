@@ -1,0 +1,316 @@
+"""Training speed and peak memory on this machine: Inkling, nanoGPT, transformers.Trainer and litgpt on the same shapes.
+
+    python bench/train_speed.py NANOGPT [--litgpt-python PYTHON] [--sizes 5m 27m 124m] [--repeats 3]
+
+NANOGPT is a checkout of karpathy/nanoGPT. Each run is a process of its own that trains a model of the given shape on
+random tokens, all of them in turn, `--repeats` times; a run's speed is that of the median step after the first few, its
+memory the largest resident size of the process. Every peer runs in each precision it offers; its best counts. Inkling
+chooses for itself, by timing. Optimizer: AdamW everywhere, gradients clipped to 1.
+
+nanoGPT and Trainer train GPT-2's architecture, litgpt and Trainer Llama's; Inkling both. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+CONTEXT = 256
+SHAPES: dict[str, dict[str, int]] = {
+    "5m": {"layers": 6, "width": 256, "heads": 4, "vocabulary": 1024, "batch": 8, "steps": 30},
+    "27m": {"layers": 6, "width": 512, "heads": 8, "vocabulary": 16_384, "batch": 8, "steps": 16},
+    "124m": {"layers": 12, "width": 768, "heads": 12, "vocabulary": 50_304, "batch": 4, "steps": 8},
+}
+"""Widths and depths as in GPT-2; the vocabularies fill them up to the named number of parameters, head and embedding
+being one matrix."""
+LLAMA_FEED_FORWARD = {256: 704, 512: 1408, 768: 2048}
+WARM_UP_STEPS = 3
+Result = dict[str, Any]
+
+
+# ---------------------------------------------------------------- the runs, each in a process of its own
+
+
+def train_nanogpt(folder: Path, shape: dict[str, int], precision: str, compiled: bool) -> list[float]:
+    """Seconds of each step of nanoGPT's own train.py, in its checkout `folder`; it has no bf16 on a CPU."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(dir=folder / "data") as data:
+        for name in ("train.bin", "val.bin"):
+            random = np.random.default_rng(0)
+            random.integers(0, shape["vocabulary"], 200_000).astype(np.uint16).tofile(Path(data) / name)
+        import pickle
+
+        (Path(data) / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": shape["vocabulary"]}))
+        command = [sys.executable, "train.py", f"--dataset={Path(data).name}", "--device=cpu", f"--compile={compiled}"]
+        command += [f"--block_size={CONTEXT}", f"--batch_size={shape['batch']}", f"--n_layer={shape['layers']}"]
+        command += [f"--n_head={shape['heads']}", f"--n_embd={shape['width']}", f"--max_iters={shape['steps']}"]
+        command += ["--log_interval=1", "--eval_iters=1", "--dropout=0.0", "--gradient_accumulation_steps=1"]
+        command += [f"--out_dir={data}/out", "--eval_interval=100000"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
+    return [float(value) / 1e3 for value in re.findall(r"time ([\d.]+)ms", done.stdout)][1:]
+
+
+def train_transformers(arch: str, shape: dict[str, int], precision: str) -> list[float]:
+    """Seconds of each step of `transformers.Trainer`."""
+    import torch
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    model: Any
+    if arch == "gpt2":
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=shape["vocabulary"],
+                n_positions=CONTEXT,
+                n_embd=shape["width"],
+                n_layer=shape["layers"],
+                n_head=shape["heads"],
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+            )
+        )
+    else:
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=shape["vocabulary"],
+                hidden_size=shape["width"],
+                intermediate_size=LLAMA_FEED_FORWARD[shape["width"]],
+                num_hidden_layers=shape["layers"],
+                num_attention_heads=shape["heads"],
+                max_position_embeddings=CONTEXT,
+                tie_word_embeddings=True,
+            )
+        )
+    model.config.use_cache = False
+    seconds: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            seconds.append(time.perf_counter() - self.started)
+
+    rows = torch.randint(0, shape["vocabulary"], (shape["steps"] * shape["batch"], CONTEXT))
+    data = [{"input_ids": row, "labels": row} for row in rows]
+    with tempfile.TemporaryDirectory() as out:
+        arguments = TrainingArguments(
+            out,
+            use_cpu=True,
+            bf16=precision == "bf16",
+            per_device_train_batch_size=shape["batch"],
+            max_steps=shape["steps"],
+            optim="adamw_torch_fused",
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        Trainer(model=model, args=arguments, train_dataset=data, callbacks=[Clock()]).train()  # type: ignore[arg-type]
+    return seconds
+
+
+def train_litgpt(shape: dict[str, int], precision: str) -> list[float]:
+    """Seconds of each step as `litgpt pretrain` takes them: Fabric, its model, its chunked loss, fused AdamW."""
+    import lightning  # type: ignore[import-not-found]
+    import torch
+    from litgpt.model import GPT, Config  # type: ignore[import-not-found]
+    from litgpt.utils import chunked_cross_entropy  # type: ignore[import-not-found]
+
+    fabric = lightning.Fabric(accelerator="cpu", devices=1, precision={"bf16": "bf16-mixed"}.get(precision, "32-true"))
+    config = Config(
+        block_size=CONTEXT,
+        vocab_size=shape["vocabulary"],
+        padded_vocab_size=shape["vocabulary"],
+        n_layer=shape["layers"],
+        n_head=shape["heads"],
+        n_embd=shape["width"],
+        rotary_percentage=1.0,
+        parallel_residual=False,
+        bias=False,
+        norm_class_name="RMSNorm",
+        mlp_class_name="LLaMAMLP",
+        intermediate_size=LLAMA_FEED_FORWARD[shape["width"]],
+    )
+    with fabric.init_module(empty_init=False):
+        model = GPT(config)
+    model.lm_head.weight = model.transformer.wte.weight
+    model = fabric.setup(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1, betas=(0.9, 0.95), fused=True)
+    optimizer = fabric.setup_optimizers(optimizer)
+    model.max_seq_length = CONTEXT
+    data = torch.randint(0, shape["vocabulary"], (shape["steps"], shape["batch"], CONTEXT + 1))
+    seconds = []
+    for rows in data:
+        started = time.perf_counter()
+        loss = chunked_cross_entropy(model(rows[:, :-1].contiguous()), rows[:, 1:].contiguous(), chunk_size=0)
+        fabric.backward(loss)
+        fabric.clip_gradients(model, optimizer, max_norm=1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def train_inkling(arch: str, shape: dict[str, int], optimizer: str = "adamw") -> list[float]:
+    """Seconds of each step of `inkling train`, which chooses precision, threads and micro-batch by timing."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "text.txt"
+        letters = __import__("random").Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=120_000)
+        text.write_text("".join(letters))
+        inkling = [sys.executable, "-m", "inkling"]
+        prep = ["prep", str(text), "-o", f"{folder}/data", "--level", "char", "--split", "tail", "--clean", "none"]
+        train = ["train", f"{folder}/data", "--out", f"{folder}/run", "--arch", arch, "--optimizer", optimizer]
+        train += ["--vocab-multiple", str(shape["vocabulary"]), "--context", str(CONTEXT), "--model.dropout", "0"]
+        train += ["--batch-size", str(shape["batch"]), "--steps", str(shape["steps"]), "--loop.log_every", "1"]
+        train += ["--model.hidden_size", str(shape["width"]), "--model.num_hidden_layers", str(shape["layers"])]
+        heads, width = shape["heads"], shape["width"]
+        train += ["--model.num_attention_heads", str(heads), "--no-log.samples", "--log.eval_tokens", "512"]
+        train += ["--model.intermediate_size", str(4 * width if arch == "gpt2" else LLAMA_FEED_FORWARD[width])]
+        train += ["--loop.eval_every", "100000", "--checkpoint.interval", "10d"]
+        if arch != "gpt2":
+            train += ["--model.tie_word_embeddings", "--model.num_key_value_heads", str(heads)]
+            train += ["--model.head_dim", str(width // heads)]
+        for command in (prep, train):
+            subprocess.run([*inkling, *command], check=True, capture_output=True)
+        rows = [json.loads(line) for line in (Path(folder) / "run/metrics.jsonl").read_text().splitlines()]
+    return [shape["batch"] * CONTEXT / row["tokens_per_s"] for row in rows if "tokens_per_s" in row]
+
+
+# ---------------------------------------------------------------- all of them in turn
+
+
+def measure(who: str, python: str, shape: str, **options: Any) -> Result:
+    """One run in a process of its own: tokens per second of its median step, and its peak memory."""
+    command = [python, __file__, "--worker", json.dumps({"who": who, "shape": shape, **options})]
+    read, write = os.pipe()
+    child = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    with os.fdopen(read) as output:
+        last = output.read().strip().splitlines()[-1:]
+    assert child.stderr is not None
+    errors = child.stderr.read()
+    child.wait()
+    if child.returncode or not last:
+        sys.exit(f"{command} failed:\n{errors[-3000:]}")
+    result: Result = json.loads(last[0])
+    return result
+
+
+def work(options: dict[str, Any]) -> None:
+    """What a process does: train, and print speed and peak memory of itself and of what it started."""
+    import resource
+
+    shape = SHAPES[options["shape"]]
+    match options["who"]:
+        case "nanogpt":
+            seconds = train_nanogpt(Path(options["folder"]), shape, options["precision"], options["compiled"])
+        case "transformers":
+            seconds = train_transformers(options["arch"], shape, options["precision"])
+        case "litgpt":
+            seconds = train_litgpt(shape, options["precision"])
+        case _:
+            seconds = train_inkling(options["arch"], shape)
+    peak_kb = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    step = statistics.median(seconds[WARM_UP_STEPS:])
+    print(json.dumps({"tokens_per_s": round(shape["batch"] * CONTEXT / step, 1), "peak_mb": round(peak_kb / 1024)}))
+
+
+def candidates(arch: str, nanogpt: str, litgpt_python: str | None) -> dict[str, list[dict[str, Any]]]:
+    """Who trains this architecture, and the ways in which each is tried."""
+    precisions = ("fp32", "bf16")
+    here = sys.executable
+    trainer = [{"who": "transformers", "python": here, "arch": arch, "precision": name} for name in precisions]
+    found = {"inkling": [{"who": "inkling", "python": here, "arch": arch}], "transformers.Trainer": trainer}
+    if arch == "gpt2":
+        ways = [{"compiled": False}, {"compiled": True}]
+        found["nanogpt"] = [
+            {"who": "nanogpt", "python": here, "folder": nanogpt, "precision": "fp32", **way} for way in ways
+        ]
+    elif litgpt_python is not None:
+        found["litgpt"] = [{"who": "litgpt", "python": litgpt_python, "precision": name} for name in precisions]
+    return found
+
+
+def main() -> None:
+    """All runs in turn, `--repeats` times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nanogpt", nargs="?", default="")
+    parser.add_argument("--litgpt-python")
+    parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--architectures", nargs="+", choices=("gpt2", "llama"), default=["gpt2", "llama"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(json.loads(options.worker))
+        return
+    results: list[Result] = []
+    for size in options.sizes:
+        for arch in options.architectures:
+            measured: dict[str, list[list[Result]]] = {}
+            for _ in range(options.repeats):
+                for name, ways in candidates(arch, options.nanogpt, options.litgpt_python).items():
+                    runs = [measure(way["who"], way["python"], size, **way) for way in ways]
+                    measured.setdefault(name, []).append(runs)
+                    print(size, arch, name, runs, file=sys.stderr)
+            best = {
+                name: [max(run["tokens_per_s"] for run in runs) for runs in all_runs]
+                for name, all_runs in measured.items()
+            }
+            peers = [max(values) for values in zip(*(v for k, v in best.items() if k != "inkling"), strict=True)]
+            ratios = [ours / theirs for ours, theirs in zip(best["inkling"], peers, strict=True)]
+            memory = {
+                name: min(min(run["peak_mb"] for run in runs) for runs in all_runs)
+                for name, all_runs in measured.items()
+            }
+            results.append(
+                {
+                    "size": size,
+                    "architecture": arch,
+                    "times_the_best_peer": [round(v, 2) for v in (statistics.median(ratios), min(ratios), max(ratios))],
+                    "tokens_per_s": {name: statistics.median(values) for name, values in best.items()},
+                    "peak_mb": memory,
+                }
+            )
+    import torch
+
+    print(
+        json.dumps(
+            {
+                "results": results,
+                "repeats": options.repeats,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "threads": torch.get_num_threads(),
+                "load": [round(load, 1) for load in os.getloadavg()],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A research model: the lowest loss for a budget of text, where no other program has to open it.
+
+A llama-like decoder, but what enters each attention and feed-forward layer is first mixed with the three tokens before
+it, channel by channel: the "Canon layers" A and C of Allen-Zhu 2025 (Physics of Language Models 4.1). Two thousand
+more parameters save attention the work of looking at its neighbours. What was measured is in
+`docs/decisions/2026-11-21-speedrun.md`.
+
+Shapes: B batch, T time, C hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Generator, Tensor, nn
+
+from inkling.models._cache import KVCache
+from inkling.models._decoder import Block, Decoder, DecoderConfig
+from inkling.models._layers import RotaryTable
+from inkling.models._sizes import DECODER_SIZES
+
+SIZES: dict[str, dict[str, Any]] = DECODER_SIZES
+
+
+class Config(DecoderConfig):
+    """Shape of the model; keys as in `transformers.Qwen3Config`, and one of its own."""
+
+    model_type: ClassVar[str] = "speedrun"
+    architecture: ClassVar[str] = "InklingSpeedrunForCausalLM"
+    qk_norm: ClassVar[bool] = True
+
+    conv_kernel: int = Field(4, ge=1)
+    """Tokens that the convolutions mix: a token and those just before it."""
+
+
+class ShortConvolution(nn.Module):
+    """Adds to each token a weighted sum of it and its predecessors, with weights for each channel, at first all 0."""
+
+    def __init__(self, hidden_size: int, kernel: int) -> None:
+        super().__init__()
+        self.taps = nn.ParameterList(nn.Parameter(torch.zeros(hidden_size)) for _ in range(kernel))
+
+    def forward(self, x: Tensor, before: Tensor, visible: Sequence[Tensor] | None) -> Tensor:
+        """(B, T, C) -> (B, T, C).
+
+        Args:
+            before: What stood before `x`, (B, kernel - 1, C); zeros at the start of a text.
+            visible: For each tap after the first, (B, T, 1): 0 where it would look into another document.
+        """
+        T = x.shape[1]
+        padded = torch.cat((before.to(x.dtype), x), dim=1)  # (B, kernel - 1 + T, C)
+        mixed: Tensor = x * (1 + self.taps[0].to(x.dtype))
+        for lag, tap in enumerate(self.taps[1:], start=1):
+            start = before.shape[1] - lag
+            shifted = padded[:, start : start + T]
+            if visible is not None:
+                shifted = shifted * visible[lag - 1]
+            mixed = mixed + shifted * tap.to(x.dtype)
+        return mixed
+
+
+class SpeedrunBlock(Block):
+    """One layer: attention, then the feed-forward layer, the input of each mixed along time."""
+
+    def __init__(self, config: Config, layer: int, dropout: float) -> None:
+        super().__init__(config, layer, dropout)
+        self.layer = layer
+        self.attention_conv = ShortConvolution(config.hidden_size, config.conv_kernel)
+        self.mlp_conv = ShortConvolution(config.hidden_size, config.conv_kernel)
+
+    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, recent: Recent) -> Tensor:  # type: ignore[override]
+        """(B, T, C) -> (B, T, C)."""
+        mixed = recent.mix(self.attention_conv, f"{self.layer}.attention", self.input_layernorm(x))
+        x = x + self.dropout(self.self_attn(mixed, rotary, mask, recent.cache))
+        mixed = recent.mix(self.mlp_conv, f"{self.layer}.mlp", self.post_attention_layernorm(x))
+        output: Tensor = x + self.dropout(self.mlp(mixed))
+        return output
+
+
+class Recent:
+    """What the convolutions of a forward pass may see before each token."""
+
+    def __init__(self, kernel: int, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> None:
+        self.kernel = kernel
+        self.cache = cache
+        self.visible = None if segment_ids is None else [_same_document(segment_ids, lag) for lag in range(1, kernel)]
+        self.is_text = None if cache is None else cache.is_text(input_ids.shape[1])
+
+    def mix(self, convolution: nn.Module, name: str, x: Tensor) -> Tensor:
+        """Apply a convolution to its input, (B, T, C), and keep the end of the input for what comes next."""
+        if self.is_text is not None:
+            x = x * self.is_text[..., None]
+        if self.cache is not None:
+            before = self.cache.swap_recent(name, x, self.kernel - 1)
+        else:
+            before = x.new_zeros(x.shape[0], self.kernel - 1, x.shape[2])
+        mixed: Tensor = convolution(x, before, self.visible)
+        return mixed
+
+
+def _same_document(segment_ids: Tensor, lag: int) -> Tensor:
+    """Whether the token `lag` places before is of the same document, (B, T) -> (B, T, 1)."""
+    before = F.pad(segment_ids, (lag, 0), value=-1)[:, : segment_ids.shape[1]]
+    return (before == segment_ids)[..., None]
+
+
+class Model(Decoder):
+    """The decoder with short convolutions. Exports to nothing but this project."""
+
+    config: Config
+    block = SpeedrunBlock
+
+    def _memory(self, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Recent:
+        return Recent(self.config.conv_kernel, input_ids, segment_ids, cache)
+
+    @torch.no_grad()
+    def init_weights(self, generator: Generator | None = None) -> None:
+        """Draw all weights anew as in `Decoder`; the convolutions begin as the identity."""
+        super().init_weights(generator)
+        for module in self.modules():
+            if isinstance(module, ShortConvolution):
+                for tap in module.taps:
+                    tap.zero_()

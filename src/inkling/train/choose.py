@@ -1,0 +1,180 @@
+"""What a run does where its settings leave it open: derived from the text, then timed on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from inkling import machine, models
+from inkling.data.loader import PackedWindows
+from inkling.data.shards import Dataset
+from inkling.errors import ConfigError
+from inkling.optim import muon
+from inkling.optim._groups import parameter_groups
+from inkling.train import defaults
+from inkling.train.precision import PrecisionName
+from inkling.train.pretrain import next_token_loss, to_micro_batch
+from inkling.train.probe import Choices, Probe
+from inkling.train.probe_cache import ProbeCache
+from inkling.train.recompute import recompute_blocks
+from inkling.train.settings import TrainSettings
+from inkling.train.world import ALONE, World
+
+SayFn = Callable[[str], None]
+
+
+def choose(settings: TrainSettings, dataset: Dataset, device: torch.device, say: SayFn) -> dict[str, Any]:
+    """What does not need timing, with the reason for each choice: what `run.json` keeps as `choices`."""
+    config, size_reason = choose_model(settings, dataset)
+    num_parameters = models.num_parameters(config)
+    matrices = block_matrices(config)
+    horizon = defaults.choose_horizon(
+        num_parameters=num_parameters,
+        num_tokens=dataset.train.num_tokens,
+        context=settings.context,
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        time_s=settings.time,
+        tokens_per_s=plain_speed(settings, config, dataset, device) if settings.time is not None else None,
+        muon_share=lambda tokens: muon.flops_share(matrices, tokens),
+    )
+    dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
+    share = muon.flops_share(matrices, horizon.batch_size * settings.context)
+    optimizer, optimizer_reason = defaults.choose_optimizer(settings.optimizer, share)
+    reasons = [
+        f"{size_reason}: {num_parameters:,} parameters ({settings.arch}, {dataset.vocab_size:,} tokens)",
+        *horizon.reasons,
+        dropout_reason,
+        optimizer_reason,
+    ]
+    for number, reason in enumerate(reasons, start=1):
+        say(f"  {number}. {reason}")
+    return {
+        "model_config": config.to_dict(),
+        "num_parameters": num_parameters,
+        "dropout": dropout,
+        "batch_size": horizon.batch_size,
+        "steps": horizon.steps,
+        "expected_tokens": horizon.tokens,
+        "optimizer": optimizer,
+        "reasons": reasons,
+    }
+
+
+def choose_model(settings: TrainSettings, dataset: Dataset) -> tuple[models.ModelConfig, str]:
+    """The shape of the model, and why that size."""
+    architecture = models.load(settings.arch)
+    size, reason = defaults.choose_size(settings.size, list(architecture.SIZES), dataset.train.num_tokens)
+    config = architecture.Config.from_dict(
+        {
+            **architecture.SIZES[size],
+            **settings.model.model_dump(exclude={"dropout"}, exclude_none=True),
+            "model_type": settings.arch,
+            "vocab_size": -(-dataset.vocab_size // settings.vocab_multiple) * settings.vocab_multiple,
+            "max_position_embeddings": settings.context,
+        }
+    )
+    return config, reason
+
+
+def build_model(settings: TrainSettings, choices: dict[str, Any], device: torch.device) -> models.LanguageModel:
+    """The model with fresh weights, on the device."""
+    architecture = models.load(settings.arch)
+    config = architecture.Config.from_dict(choices["model_config"])
+    model = architecture.Model(config, dropout=choices["dropout"])
+    model.init_weights(torch.Generator().manual_seed(settings.seed))
+    model.to(device)
+    return recompute_blocks(model) if settings.machine.recompute else model
+
+
+def training_windows(settings: TrainSettings, dataset: Dataset, batch_size: int) -> PackedWindows:
+    """Every window of the run, in its order."""
+    return PackedWindows(
+        [(part.train, part.share) for part in dataset.parts],
+        context=settings.context,
+        batch_size=batch_size,
+        seed=settings.seed,
+        eot_id=dataset.eot_id,
+        stride=settings.stride,
+    )
+
+
+def plain_speed(settings: TrainSettings, config: models.ModelConfig, dataset: Dataset, device: torch.device) -> float:
+    """Tokens per second of forward and backward on a few sequences, before anything is chosen."""
+    model = models.load(settings.arch).Model(config).to(device)
+    count = max(1, min(8, dataset.train.num_tokens // settings.context))
+    windows = PackedWindows(
+        [(dataset.train, 1.0)], context=settings.context, batch_size=count, seed=0, eot_id=dataset.eot_id
+    )
+    probe = Probe(model, next_token_loss, to_micro_batch(windows.batch(0), slice(None), device))
+    start = Choices("fp32", settings.machine.threads or machine.usable_cores(), count)
+    free = {"precision", "num_threads"} if device.type == "cpu" else {"precision"}
+    return probe.choose(start, free=free, expected_tokens=0)[0].tokens_per_s
+
+
+def time_choices(
+    settings: TrainSettings,
+    choices: dict[str, Any],
+    model: models.LanguageModel,
+    windows: PackedWindows,
+    say: SayFn,
+    world: World = ALONE,
+) -> dict[str, Any]:
+    """The fastest way to compute a step here: timed on its own sequences, or found in the cache of earlier timings.
+
+    Raises ConfigError when batch, micro-batch and number of processes do not fit together.
+    """
+    wanted, rows = settings.machine, choices["batch_size"] // world.size
+    device = model.head_weight.device
+    free = {name for name in ("precision", "compile") if getattr(wanted, name) == "auto"}
+    free |= {"num_threads"} if wanted.threads is None else set()
+    free |= {"micro_batch"} if wanted.micro_batch is None else set()
+    precision: PrecisionName = "fp32" if wanted.precision == "auto" else wanted.precision
+    start = Choices(
+        precision=precision,
+        num_threads=wanted.threads or max(1, machine.usable_cores() // world.local_size),
+        micro_batch=wanted.micro_batch or _largest_micro_batch(rows, settings.context, model.config.vocab_size),
+        compile=wanted.compile == "yes",
+    )
+    if choices["batch_size"] % world.size or rows % start.micro_batch:
+        raise ConfigError(
+            f"micro-batches of {start.micro_batch} on {world.size} devices must divide the batch of "
+            f"{choices['batch_size']} sequences"
+        )
+    cache = ProbeCache(
+        model=choices["model_config"],
+        dropout=choices["dropout"] > 0,
+        recompute=wanted.recompute,
+        device=str(device),
+        rows=rows,
+        start=start.as_dict(),
+        free=sorted(free),
+        long=choices["expected_tokens"] > 3e7,
+    )
+    found = None if wanted.probe == "anew" else cache.read()
+    if found is not None:
+        chosen, reason = found
+        reason += ", as timed here before (--machine.probe anew times again)"
+    else:
+        batch = windows.batch(0, rank=world.rank, world_size=world.size)
+        probe = Probe(model.train(), next_token_loss, to_micro_batch(batch, slice(None), device))
+        chosen, reason = probe.choose(start, free=free, expected_tokens=choices["expected_tokens"])
+        cache.write(chosen, reason)
+    say(f"  {len(choices['reasons']) + 1}. timed on this machine: {reason}")
+    return {**chosen.as_dict(), "timing": reason}
+
+
+def _largest_micro_batch(rows: int, context: int, vocab_size: int) -> int:
+    """The largest power-of-two part of the rows whose logits stay below 512 MB."""
+    size = rows
+    while size % 2 == 0 and size * context * vocab_size * 4 > 512e6:
+        size //= 2
+    return size
+
+
+def block_matrices(config: models.ModelConfig) -> list[tuple[int, ...]]:
+    """Shapes of the matrices that Muon would update. Allocates nothing."""
+    model = models.without_memory(config)
+    return [tuple(p.shape) for group in parameter_groups(model) if group.role == "matrices" for p in group.parameters]
