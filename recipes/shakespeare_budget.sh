@@ -18,7 +18,7 @@ import json, resource, subprocess, sys
 folder, seed, context, batch, steps = sys.argv[1:]
 command = f"inkling train {folder}/data --out {folder}/run --no-resume --json --seed {seed} --context {context}".split()
 command += f"--batch-size {batch} --steps {steps} --size 0.8m --no-model.tie_word_embeddings".split()
-command += "--model.intermediate_size 346 --model.dropout 0 --optimizer muon --muon.lr 0.01".split()
+command += "--model.intermediate_size 314 --model.dropout 0 --optimizer muon --muon.lr 0.01".split()
 command += "--muon.embedding_lr 0.02 --schedule.cooldown 0.9 --arch speedrun --machine.threads 1 --machine.precision bf16".split()
 command += "--machine.micro_batch 3 --machine.compile no --log.eval_tokens 1000000".split()
 command += f"--loop.eval_every {steps} --no-log.samples".split()

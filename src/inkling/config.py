@@ -43,7 +43,7 @@ from pydantic_settings import CliPositionalArg as Positional
 
 from inkling.errors import ConfigError, did_you_mean
 
-__all__ = ["CommandSettings", "Duration", "Field", "Positional", "Section", "SettingsConfigDict", "load"]
+__all__ = ["Bytes", "CommandSettings", "Duration", "Field", "Positional", "Section", "SettingsConfigDict", "load"]
 
 ENV_PREFIX = "INKLING_"
 _ENV_FOR_TESTS = "INKLING_TEST_"
@@ -61,6 +61,20 @@ def parse_duration(value: object) -> object:
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 """Seconds, written as "90s", "10m", "1.5h" or a number of seconds."""
+
+
+def parse_bytes(value: object) -> object:
+    """Turn "800MB", "8GB" or "1.5TB" into bytes; numbers are bytes already."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)i?B?\s*", value, re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"{value!r} is not an amount of memory such as 800MB or 8GB")
+    return round(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+"""Bytes, written as "800MB", "8GB" or a number of bytes; a thousand to a step."""
 
 
 class Section(BaseModel):

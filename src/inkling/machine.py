@@ -51,6 +51,11 @@ def memory_bytes() -> tuple[int, int]:
     return min(memory.total, int(text)), min(memory.available, int(text))
 
 
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def disk_free_bytes(folder: Path) -> int:
     """Free space where `folder` lies."""
     return shutil.disk_usage(folder).free

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from inkling import checkpoint
+from inkling.commands._hooks import documents
 from inkling.config import CommandSettings, Field, Positional
 from inkling.data.loader import Batch, sequential_windows, windows_of_ids
-from inkling.data.shards import Dataset, TokenSplit
+from inkling.data.shards import Dataset
 from inkling.errors import DataError
 from inkling.eval import floors
 from inkling.eval.perplexity import Score, bytes_per_token, evaluate
@@ -134,20 +135,11 @@ def score_with_progress(
 
 def floors_of(dataset: Dataset, tokenizer: Tokenizer) -> dict[str, float]:
     """Bits per byte of the floors on the validation split of a data folder."""
-    validation = list(_documents(dataset.validation, tokenizer))
+    validation = list(documents(dataset.validation, tokenizer))
     return {
-        "trigram": floors.trigram_bits_per_byte(_documents(dataset.train, tokenizer), validation),
+        "trigram": floors.trigram_bits_per_byte(documents(dataset.train, tokenizer), validation),
         "xz": floors.xz_bits_per_byte(validation),
     }
-
-
-def _documents(split: TokenSplit, tokenizer: Tokenizer) -> Iterator[bytes]:
-    """The text of each document, back from its tokens; the end-of-text token stands for no bytes."""
-    table = tokenizer.token_bytes
-    start = 0
-    for end in split.document_ends.tolist():
-        yield b"".join([table[token] for token in split.tokens(start, end).tolist()])
-        start = end
 
 
 def print_score(what: str, score: Score, found: dict[str, float]) -> None:

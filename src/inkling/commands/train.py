@@ -6,22 +6,30 @@ import json
 import signal
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
-from inkling.commands._hooks import evaluator, write_sample
+from inkling.commands._hooks import evaluator, trigram_floor, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train import world
+from inkling.train.find_lr import plot, range_test
 from inkling.train.launch import PretrainingRun
+from inkling.train.probe import threads
 from inkling.train.resume import check_idle, new_run_path, resumed_settings, unfinished_runs
 from inkling.train.settings import TrainSettings as Settings
+
+FIND_LR_STEPS = 120
 
 
 def run(settings: Settings) -> int:
     """Train, then say what came out and what to type next. Exit status 130 after Ctrl-C."""
+    if settings.find_lr:
+        find_lr(settings)
+        return 0
     if settings.devices > 1 and not world.is_launched():
         return _run_in_processes(settings)
     here = world.join(settings.machine.device)
@@ -43,6 +51,38 @@ def run(settings: Settings) -> int:
     return 128 + signal.SIGINT if record.status == "interrupted" else 0
 
 
+def find_lr(settings: Settings) -> None:
+    """The range test of the run that these settings describe, as a picture and a suggestion."""
+    with LiveProgress(quiet=settings.as_json) as progress:
+        work = planned_run(settings, progress)
+        num_steps = min(FIND_LR_STEPS, settings.steps or FIND_LR_STEPS)
+        with threads(work.choices["num_threads"]):
+            test = range_test(
+                work.settings,
+                work.choices,
+                work.windows,
+                work.device,
+                num_steps=num_steps,
+                on_step=lambda step: progress("range test", step, num_steps),
+            )
+    picture = work.run.with_name(f"{work.run.name}-find-lr.png")
+    plot(test, picture, f"{work.settings.arch}, {work.choices['num_parameters'] / 1e6:.1f} M parameters")
+    if settings.as_json:
+        print(json.dumps({"suggestion": test.suggestion, "picture": str(picture), **asdict(test)}))
+        return
+    print(f"\nThe loss falls until × {test.suggestion:.2g} of the learning rates, fastest at × {test.steepest:.2g}")
+    print(f"Picture:  {picture}")
+    print(f"Suggested:  --schedule.peak {test.suggestion:.2g}")
+
+
+def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
+    """The run, all its choices made and nothing of it on disk."""
+    path = new_run_path(settings)
+    return PretrainingRun(
+        path, settings, None, evaluator=evaluator, sample_fn=write_sample, report=progress, floor=trigram_floor
+    )
+
+
 def start_or_resume(
     settings: Settings, progress: LiveProgress, here: world.World = world.ALONE
 ) -> tuple[Path, RunRecord]:
@@ -53,7 +93,14 @@ def start_or_resume(
     if record is not None:
         settings = resumed_settings(record, settings)
     work = PretrainingRun(
-        path, settings, record, evaluator=evaluator, sample_fn=write_sample, report=progress, world=here
+        path,
+        settings,
+        record,
+        evaluator=evaluator,
+        sample_fn=write_sample,
+        report=progress,
+        floor=trigram_floor,
+        world=here,
     )
     return path, work.train()
 
@@ -90,8 +137,20 @@ def print_summary(path: Path, record: RunRecord) -> None:
         f"validation, the whole split, best weights (step {results['best_step']}): "
         f"loss {scores['val_loss']:.4f} nats/token, {scores['val_bits_per_byte']:.4f} bits per byte"
     )
+    if forecast := record.choices.get("forecast"):
+        print(predicted_beside_actual(forecast, results))
     print(f"Loss curve:  {path / 'loss.png'}")
     print(f"Next:  inkling generate {path}  ·  inkling eval {path}  ·  inkling chat {path}")
+
+
+def predicted_beside_actual(forecast: dict[str, Any], results: dict[str, Any]) -> str:
+    """How well the plan told time and loss, in a line."""
+    seconds, bits = results["train_seconds"], results["validation"]["val_bits_per_byte"]
+    line = f"planned {forecast['seconds']:.0f} s, took {seconds:.0f} s ({seconds / forecast['seconds'] - 1:+.0%})"
+    if forecast["bits_per_byte"] is not None:
+        difference = bits / forecast["bits_per_byte"] - 1
+        line += f"; expected {forecast['bits_per_byte']:.3f} bits per byte, reached {bits:.3f} ({difference:+.1%})"
+    return line
 
 
 def _run_to_resume(settings: Settings) -> Path | None:

@@ -16,6 +16,8 @@ class ScheduleSettings(Section):
 
     name: Literal["trapezoid", "cosine", "linear", "constant", "plateau"] = "trapezoid"
     """trapezoid: flat, then linearly down. plateau: lowered whenever the validation loss stops falling."""
+    peak: float = Field(1.0, gt=0)
+    """What all learning rates are multiplied with; `inkling train --find-lr` suggests a value."""
     warmup_steps: int = Field(40, ge=0)
     """Steps of linear rise from zero."""
     cooldown: float = Field(0.65, gt=0, le=1)
@@ -37,7 +39,7 @@ def multiplier(schedule: ScheduleSettings, step: int, progress: float) -> float:
         progress: Share of the run that is done, from 0 to 1.
     """
     warmup = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
-    return warmup * _shape(schedule, min(max(progress, 0.0), 1.0))
+    return schedule.peak * warmup * _shape(schedule, min(max(progress, 0.0), 1.0))
 
 
 def _shape(schedule: ScheduleSettings, progress: float) -> float:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from inkling import machine, models
+from inkling import machine, models, optim
+from inkling.config import Section
 from inkling.data.loader import PackedWindows
 from inkling.data.shards import Dataset
-from inkling.errors import ConfigError
+from inkling.errors import ConfigError, ModelError
 from inkling.optim import muon
 from inkling.optim._groups import parameter_groups
-from inkling.train import defaults
+from inkling.train import defaults, scaling
+from inkling.train.memory import free_bytes, memory_of
 from inkling.train.precision import PrecisionName
 from inkling.train.pretrain import next_token_loss, to_micro_batch
-from inkling.train.probe import Choices, Probe
+from inkling.train.probe import Choices, Probe, peak_flops
 from inkling.train.probe_cache import ProbeCache
 from inkling.train.recompute import recompute_blocks
 from inkling.train.settings import TrainSettings
@@ -25,9 +28,15 @@ from inkling.train.world import ALONE, World
 SayFn = Callable[[str], None]
 
 
-def choose(settings: TrainSettings, dataset: Dataset, device: torch.device, say: SayFn) -> dict[str, Any]:
-    """What does not need timing, with the reason for each choice: what `run.json` keeps as `choices`."""
-    config, size_reason = choose_model(settings, dataset)
+def choose(
+    settings: TrainSettings, dataset: Dataset, device: torch.device, say: SayFn, trigram: float | None = None
+) -> dict[str, Any]:
+    """What does not need timing, with the reason for each choice: what `run.json` keeps as `choices`.
+
+    Args:
+        trigram: Bits per byte of a byte trigram model on the validation text, from which a loss can be expected.
+    """
+    config, size_reason, tokens_per_s = choose_model(settings, dataset, device, trigram)
     num_parameters = models.num_parameters(config)
     matrices = block_matrices(config)
     horizon = defaults.choose_horizon(
@@ -37,7 +46,7 @@ def choose(settings: TrainSettings, dataset: Dataset, device: torch.device, say:
         batch_size=settings.batch_size,
         steps=settings.steps,
         time_s=settings.time,
-        tokens_per_s=plain_speed(settings, config, dataset, device) if settings.time is not None else None,
+        tokens_per_s=tokens_per_s,
         muon_share=lambda tokens: muon.flops_share(matrices, tokens),
     )
     dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
@@ -63,11 +72,81 @@ def choose(settings: TrainSettings, dataset: Dataset, device: torch.device, say:
     }
 
 
-def choose_model(settings: TrainSettings, dataset: Dataset) -> tuple[models.ModelConfig, str]:
-    """The shape of the model, and why that size."""
+def choose_model(
+    settings: TrainSettings, dataset: Dataset, device: torch.device, trigram: float | None
+) -> tuple[models.ModelConfig, str, float | None]:
+    """The shape of the model, why that size, and its tokens per second where time limits the run.
+
+    Raises ConfigError when a size that the user asked for does not fit into memory, or none does.
+    """
+    sizes = list(models.load(settings.arch).SIZES)
+    limit = settings.memory or free_bytes(device)
+    size, reason = defaults.choose_size(settings.size, sizes, dataset.train.num_tokens)
+    if settings.size != "auto":
+        config = config_of(settings, dataset, size)
+        need = _least_memory(settings, config)
+        if need > limit:
+            raise ConfigError(
+                f"size {size} needs {need / 1e9:.1f} GB of memory, {limit / 1e9:.1f} GB are free: take a smaller "
+                "--size, or add --machine.recompute"
+            )
+        return config, reason, plain_speed(settings, config, dataset, device) if settings.time is not None else None
+    fitting = [name for name in sizes if _fits(settings, dataset, name, limit)]
+    if not fitting:
+        config_of(settings, dataset, size)  # says what is impossible, if that is why
+        raise ConfigError(f"no size of {settings.arch} fits into {limit / 1e9:.2f} GB of memory")
+    if size not in fitting:
+        reason = f"size {fitting[-1]}: {size} would not fit into {limit / 1e9:.1f} GB"
+        size = fitting[-1]
+    if settings.time is None:
+        return config_of(settings, dataset, size), reason, None
+    return _best_for_time(settings, dataset, device, fitting, size, reason, trigram)
+
+
+def _best_for_time(
+    settings: TrainSettings,
+    dataset: Dataset,
+    device: torch.device,
+    sizes: list[str],
+    size: str,
+    reason: str,
+    trigram: float | None,
+) -> tuple[models.ModelConfig, str, float]:
+    """The size with the lowest expected loss after `settings.time`: a larger one sees less text.
+
+    Speeds of other sizes follow from the one that is timed, by operations per token; where the choice moves, that size
+    is timed too.
+    """
+    assert settings.time is not None
+    configs = {name: config_of(settings, dataset, name) for name in sizes}
+    flops = {name: models.cost(models.without_memory(config)).training_flops for name, config in configs.items()}
+    text = dataset.train
+    timed: dict[str, float] = {}
+    while size not in timed:
+        timed[size] = plain_speed(settings, configs[size], dataset, device)
+        if trigram is None:
+            break
+        losses = {}
+        for name, config in configs.items():
+            nearest = min(timed, key=lambda other: abs(math.log(flops[other] / flops[name])))
+            losses[name] = scaling.expected(
+                block_parameters=models.num_parameters(config) - config.vocab_size * config.hidden_size,
+                tokens=settings.time * timed[nearest] * flops[nearest] / flops[name],
+                text_tokens=text.num_tokens,
+                bytes_per_token=text.num_bytes / text.num_tokens,
+                trigram=trigram,
+            ).bits_per_byte
+        size = min(losses, key=losses.__getitem__)
+        near = sorted(losses, key=losses.__getitem__)[:3]
+        each = ", ".join(f"{name} {losses[name]:.2f}" for name in sizes if name in near)
+        reason = f"size {size}: the lowest loss to expect after {settings.time:.0f} s (bits per byte: {each})"
+    return configs[size], reason, timed[size]
+
+
+def config_of(settings: TrainSettings, dataset: Dataset, size: str) -> models.ModelConfig:
+    """The named size with the changes of the settings, for the vocabulary of the data."""
     architecture = models.load(settings.arch)
-    size, reason = defaults.choose_size(settings.size, list(architecture.SIZES), dataset.train.num_tokens)
-    config = architecture.Config.from_dict(
+    return architecture.Config.from_dict(
         {
             **architecture.SIZES[size],
             **settings.model.model_dump(exclude={"dropout"}, exclude_none=True),
@@ -76,7 +155,21 @@ def choose_model(settings: TrainSettings, dataset: Dataset) -> tuple[models.Mode
             "max_position_embeddings": settings.context,
         }
     )
-    return config, reason
+
+
+def _fits(settings: TrainSettings, dataset: Dataset, size: str, limit: int) -> bool:
+    """Whether a size can be trained within `limit` bytes; one that the settings' changes make impossible cannot."""
+    try:
+        return _least_memory(settings, config_of(settings, dataset, size)) <= limit
+    except ModelError:
+        return False
+
+
+def _least_memory(settings: TrainSettings, config: models.ModelConfig) -> int:
+    """What training takes with micro-batches of one sequence."""
+    optimizer = "adamw" if settings.optimizer == "adamw" else "muon"
+    recompute = settings.machine.recompute
+    return memory_of(config, tokens=settings.context, optimizer=optimizer, recompute=recompute).total
 
 
 def build_model(settings: TrainSettings, choices: dict[str, Any], device: torch.device) -> models.LanguageModel:
@@ -99,6 +192,18 @@ def training_windows(settings: TrainSettings, dataset: Dataset, batch_size: int)
         eot_id=dataset.eot_id,
         stride=settings.stride,
     )
+
+
+def build_optimizer(
+    settings: TrainSettings, choices: dict[str, Any], model: models.LanguageModel
+) -> torch.optim.Optimizer:
+    """The chosen optimizer, what its settings leave open filled in."""
+    config: Section = getattr(settings, choices["optimizer"])
+    if isinstance(config, muon.Config) and config.orthogonalize_in == "auto":
+        precision = "fp32" if choices["precision"] == "fp32" else "bf16"
+        config = config.model_copy(update={"orthogonalize_in": precision})
+    optimizer: torch.optim.Optimizer = optim.load(choices["optimizer"]).build(parameter_groups(model), config)
+    return optimizer
 
 
 def plain_speed(settings: TrainSettings, config: models.ModelConfig, dataset: Dataset, device: torch.device) -> float:
@@ -163,7 +268,8 @@ def time_choices(
         chosen, reason = probe.choose(start, free=free, expected_tokens=choices["expected_tokens"])
         cache.write(chosen, reason)
     say(f"  {len(choices['reasons']) + 1}. timed on this machine: {reason}")
-    return {**chosen.as_dict(), "timing": reason}
+    peak = peak_flops(device, chosen.precision, chosen.num_threads)
+    return {**chosen.as_dict(), "timing": reason, "peak_flops": peak * world.size}
 
 
 def _largest_micro_batch(rows: int, context: int, vocab_size: int) -> int:

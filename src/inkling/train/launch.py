@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +11,18 @@ from typing import Any, Protocol
 import torch
 
 import inkling
-from inkling import checkpoint, files, machine, models, optim
+from inkling import checkpoint, files, machine, models
 from inkling.checkpoint import RunRecord
-from inkling.config import Section
 from inkling.data.loader import Batch, sequential_windows
 from inkling.data.shards import Dataset, manifest_sha256
 from inkling.errors import CheckpointError, ConfigError
-from inkling.optim import muon
 from inkling.optim._ema import WeightAverage
-from inkling.optim._groups import parameter_groups
 from inkling.tokenizer import Tokenizer
-from inkling.train import choose
+from inkling.train import choose, forecast
 from inkling.train.drift import ThreadWatch
 from inkling.train.log import RunLog, SilentLog, plot_losses
 from inkling.train.loop import Limits, StepReport, Trainer
-from inkling.train.precision import autocast
+from inkling.train.precision import PrecisionName, autocast
 from inkling.train.pretrain import pretraining_task
 from inkling.train.probe import threads
 from inkling.train.session import Session
@@ -59,6 +57,7 @@ class PretrainingRun:
         evaluator: Makes the function that scores the model on batches, for a tokenizer.
         sample_fn: Lets the model write.
         report: Shows progress.
+        floor: Bits per byte of a byte trigram model on the validation text, from which a loss can be expected.
         world: The processes that train together.
     """
 
@@ -71,6 +70,7 @@ class PretrainingRun:
         evaluator: Callable[[Tokenizer], EvaluateFn],
         sample_fn: SampleFn,
         report: Reporter,
+        floor: Callable[[Dataset, Tokenizer], float] | None = None,
         world: World = ALONE,
     ) -> None:
         assert settings.data is not None
@@ -80,40 +80,69 @@ class PretrainingRun:
         self.report = report
         self.sample_fn = sample_fn
         self._scores: dict[str, float] = {}
+        self._batches_of_sources: dict[str, list[Batch]] = {}
         self.device = pick_device(settings.machine.device, world)
         self.dataset = Dataset.open(settings.data)
         self.tokenizer = Tokenizer.load(settings.data)
         self.dataset.check_tokenizer(self.tokenizer)
         self.evaluate_fn = evaluator(self.tokenizer)
         self.report.note(f"{'new run' if record is None else 'resuming'} {run}")
-        self.choices: dict[str, Any] = record.choices if record is not None else self._choose()
-        self.model = choose.build_model(settings, self.choices, self.device)
-        self.windows = choose.training_windows(settings, self.dataset, self.choices["batch_size"])
-        self._say_mixture()
-        self._watch: ThreadWatch | None = None
-        self.record = record if record is not None else self._create_run_folder()
         if record is not None and record.data["manifest_sha256"] != manifest_sha256(settings.data):
             raise CheckpointError(
                 f"the data folder {settings.data} has changed since {run} began; start a new run with --no-resume"
             )
+        self.choices: dict[str, Any] = record.choices if record is not None else self._choose(floor)
+        self.windows = choose.training_windows(settings, self.dataset, self.choices["batch_size"])
+        self._say_mixture()
+        self._watch: ThreadWatch | None = None
+        if record is None:
+            self.choices |= self.world.from_main(self._time() if world.is_main else None)
+        self.model = choose.build_model(settings, self.choices, self.device)
+        self._is_new = record is None
+        self.record = record if record is not None else self._new_record()
 
-    def _choose(self) -> dict[str, Any]:
+    def _choose(self, floor: Callable[[Dataset, Tokenizer], float] | None) -> dict[str, Any]:
         """By the first process, for all."""
-        main = self.world.is_main
-        chosen: dict[str, Any] = self.world.from_main(
-            choose.choose(self.settings, self.dataset, self.device, self.report.note) if main else None
-        )
-        return chosen
+        chosen: dict[str, Any] = {}
+        if self.world.is_main:
+            trigram = floor(self.dataset, self.tokenizer) if floor is not None else None
+            chosen = choose.choose(self.settings, self.dataset, self.device, self.report.note, trigram)
+            chosen["trigram"] = trigram
+        return dict(self.world.from_main(chosen))
 
     def _time(self) -> dict[str, Any]:
-        """By the first process, for all: each would time the others' work too."""
-        settings, world = self.settings, self.world
-        timed: dict[str, Any] = world.from_main(
-            choose.time_choices(settings, self.choices, self.model, self.windows, self.report.note, world)
-            if world.is_main
-            else None
-        )
-        return timed
+        """What only the clock can tell: how to compute a step, and from some steps how long the run will take."""
+        settings, say = self.settings, self.report.note
+        model = choose.build_model(settings, self.choices, self.device)
+        timed = choose.time_choices(settings, self.choices, model, self.windows, say, self.world)
+        with threads(timed["num_threads"]):
+            expected = forecast.forecast(
+                settings,
+                self.dataset,
+                {**self.choices, **timed},
+                self.windows,
+                self.device,
+                evaluation_seconds=lambda model: self._evaluation_seconds(model, timed["precision"]),
+                trigram=self.choices["trigram"],
+                world=self.world,
+            )
+        say(f"  {len(self.choices['reasons']) + 2}. {expected.sentence()}")
+        return {**timed, "forecast": expected.as_dict()}
+
+    def _evaluation_seconds(self, model: models.LanguageModel, precision: PrecisionName) -> float:
+        """Of one evaluation and its sample during training, from two of its batches."""
+        batches = self._validation_batches(self.settings.log.eval_tokens or self._affordable_eval_tokens(), 16)
+        some = batches[:2]
+        with autocast(self.device, precision):
+            self.evaluate_fn(model, some[:1])
+            started_s = time.perf_counter()
+            self.evaluate_fn(model, some)
+        seconds = (time.perf_counter() - started_s) * len(batches) / max(1, len(some))
+        started_s = time.perf_counter()
+        log = self.settings.log
+        if log.samples:
+            self.sample_fn(model, self.tokenizer, log.prompt, log.sample_tokens)
+        return seconds + time.perf_counter() - started_s
 
     def _say_mixture(self) -> None:
         if len(self.dataset.parts) > 1:
@@ -124,11 +153,10 @@ class PretrainingRun:
 
     # ------------------------------------------------------------ the run directory
 
-    def _create_run_folder(self) -> RunRecord:
+    def _new_record(self) -> RunRecord:
         settings = self.settings
         assert settings.data is not None
-        self.choices |= self._time()
-        record = RunRecord(
+        return RunRecord(
             settings=settings.model_dump(mode="json"),
             choices=self.choices,
             versions={"inkling": inkling.__version__, "torch": torch.__version__, "python": machine.python_version()},
@@ -137,16 +165,18 @@ class PretrainingRun:
             tokenizer_sha256=self.tokenizer.sha256,
             num_parameters=self.choices["num_parameters"],
         )
-        if self.world.is_main:
-            with files.new_folder(self.run) as folder:
-                checkpoint.save_model(folder, self.model, self.tokenizer)
-                checkpoint.write_run(folder, record)
-        return record
+
+    def _create_run_folder(self) -> None:
+        with files.new_folder(self.run) as folder:
+            checkpoint.save_model(folder, self.model, self.tokenizer)
+            checkpoint.write_run(folder, self.record)
 
     # ------------------------------------------------------------ training
 
     def train(self) -> RunRecord:
         """Train to the end or to an interruption; returns the record, whose status says which."""
+        if self._is_new and self.world.is_main:
+            self._create_run_folder()
         with threads(self.choices["num_threads"]), deterministic():
             session = self._session()
             self._watch = self._watch_threads()
@@ -175,8 +205,7 @@ class PretrainingRun:
 
     def _session(self) -> Session:
         settings, choices = self.settings, self.choices
-        optimizer_module = optim.load(choices["optimizer"])
-        optimizer = optimizer_module.build(parameter_groups(self.model), self._optimizer_config())
+        optimizer = choose.build_optimizer(settings, choices, self.model)
         task = pretraining_task(
             self.windows,
             batch_size=choices["batch_size"],
@@ -203,14 +232,19 @@ class PretrainingRun:
             average=WeightAverage(self.model, settings.average) if settings.average.decay else None,
             world=self.world,
         )
-        batches = self._validation_batches(settings.log.eval_tokens or self._affordable_eval_tokens())
+        self._batches_of_sources = self._source_batches()
+        batches = self._validation_batches(
+            settings.log.eval_tokens or self._affordable_eval_tokens(), self._evaluation_rows()
+        )
         return Session(
             self.run,
             self.record,
             trainer,
             settings.checkpoint,
-            RunLog(self.run, tensorboard=settings.log.tensorboard) if self.world.is_main else SilentLog(),
+            RunLog(self.run, wandb_project=settings.log.wandb) if self.world.is_main else SilentLog(),
             log_every=loop.log_every,
+            flops_per_token=models.cost(models.without_memory(self.model.config)).training_flops,
+            peak_flops=choices["peak_flops"],
             steps_per_epoch=self.windows.windows_per_epoch / choices["batch_size"],
             evaluate=lambda: self._evaluate(batches),
             sample=self._sample,
@@ -229,31 +263,38 @@ class PretrainingRun:
         self.record.choices["num_threads"] = number
         checkpoint.write_run(self.run, self.record)
 
-    def _optimizer_config(self) -> Section:
-        """The settings of the optimizer, what they leave open filled in."""
-        config: Section = getattr(self.settings, self.choices["optimizer"])
-        if isinstance(config, muon.Config) and config.orthogonalize_in == "auto":
-            precision = "fp32" if self.choices["precision"] == "fp32" else "bf16"
-            return config.model_copy(update={"orthogonalize_in": precision})
-        return config
+    def _evaluation_rows(self) -> int:
+        return max(1, min(16, int(self.choices["micro_batch"])))
 
     def _affordable_eval_tokens(self) -> int:
         """So many that twenty evaluations, a third as dear as training per token, cost about a twentieth of the run."""
         return min(MAX_EVAL_TOKENS, max(MIN_EVAL_TOKENS, int(self.choices["expected_tokens"] / 120)))
 
-    def _validation_batches(self, max_tokens: int | None) -> list[Batch]:
+    def _validation_batches(self, max_tokens: int | None, rows: int) -> list[Batch]:
         """Batches over the validation split: all of it, or portions evenly spread over it."""
-        context, micro_batch = self.settings.context, max(1, min(16, self.choices["micro_batch"]))
-        batches = list(sequential_windows(self.dataset.validation, context, micro_batch, self.dataset.eot_id))
+        context = self.settings.context
+        batches = list(sequential_windows(self.dataset.validation, context, rows, self.dataset.eot_id))
         if max_tokens is None:
             return batches
         every = max(1, -(-self.dataset.validation.num_tokens // max_tokens))
         return batches[::every]
 
+    def _source_batches(self) -> dict[str, list[Batch]]:
+        """Of a mixture, some validation batches of each source."""
+        parts = self.dataset.parts
+        if len(parts) < 2:
+            return {}
+        context, rows, eot_id = self.settings.context, self._evaluation_rows(), self.dataset.eot_id
+        wanted = max(1, MIN_EVAL_TOKENS // (context * rows))
+        batches = {part.name: list(sequential_windows(part.validation, context, rows, eot_id)) for part in parts}
+        return {name: some[:: max(1, -(-len(some) // wanted))] for name, some in batches.items()}
+
     def _evaluate(self, batches: list[Batch]) -> dict[str, float]:
         """Scores of the model as it is, in the precision it trains in: the last evaluation is in fp32."""
         with autocast(self.device, self.choices["precision"]):
             self._scores = self.evaluate_fn(self.model, batches)
+            for name, some in self._batches_of_sources.items():
+                self._scores[f"val_bits_per_byte/{name}"] = self.evaluate_fn(self.model, some)["val_bits_per_byte"]
         return self._scores
 
     def _sample(self) -> str | None:
@@ -285,7 +326,7 @@ class PretrainingRun:
         weights, _ = checkpoint.read_tensors(self.run / checkpoint.WEIGHTS_FILE, verify=True)
         with torch.no_grad():
             self.model.load_state_dict({name: tensor.to(self.device) for name, tensor in weights.items()})
-        scores = self.evaluate_fn(self.model, self._validation_batches(None))
+        scores = self.evaluate_fn(self.model, self._validation_batches(None, self._evaluation_rows()))
         state = session.trainer.state
         self.record.results |= {"validation": scores, "best_step": state.best_step}
         title = f"{self.run.name}: {self.settings.arch}, {self.record.num_parameters / 1e6:.1f} M parameters"

@@ -1,19 +1,36 @@
-"""The written record of a run: training.log for people, metrics.jsonl for programs, TensorBoard events when asked."""
+"""The written record of a run: training.log for people, JSON lines, CSV and TensorBoard events for programs."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from inkling import files
 from inkling.errors import MissingExtraError
+from inkling.train.events import EventFile
 
 LOG_FILE, METRICS_FILE, SAMPLES_FILE = "training.log", "metrics.jsonl", "samples.txt"
+TABLE_FILE, EVENTS_FOLDER = "metrics.csv", "tensorboard"
+TABLE_COLUMNS = (
+    *(
+        "step",
+        "loss",
+        "loss_average",
+        "val_loss",
+        "val_bits_per_byte",
+        "learning_rate",
+        "gradient_norm",
+        "tokens_per_s",
+    ),
+    *("gflops", "peak_share", "memory_mb", "elapsed_s", "epoch", "skipped"),
+)
+_TABLE_HEAD = ",".join(TABLE_COLUMNS) + "\n"
 _RULE = "=" * 100
 _SAMPLE_MARK = "---------------- step {} ----------------\n"
 
@@ -48,14 +65,16 @@ class RunLog(SilentLog):
 
     Args:
         run: Run directory.
-        tensorboard: Write TensorBoard events under `run/tensorboard` too.
+        wandb_project: Send metrics to this project of Weights & Biases too, or None.
     """
 
-    def __init__(self, run: Path, *, tensorboard: bool = False) -> None:
+    def __init__(self, run: Path, *, wandb_project: str | None = None) -> None:
         self.run = run
         self._text = (run / LOG_FILE).open("a", encoding="utf-8", newline="\n")
         self._metrics = (run / METRICS_FILE).open("a", encoding="utf-8", newline="\n")
-        self._events = _open_tensorboard(run / "tensorboard") if tensorboard else None
+        self._table = _open_table(run / TABLE_FILE)
+        self._events = EventFile(run / EVENTS_FOLDER)
+        self._wandb = _open_wandb(wandb_project, run) if wandb_project is not None else None
 
     def line(self, text: str, level: str = "INFO") -> None:
         """One dated line in training.log."""
@@ -78,18 +97,26 @@ class RunLog(SilentLog):
         clean = {name: None if _is_not_finite(value) else value for name, value in values.items()}
         self._metrics.write(json.dumps({"step": step, **clean}, allow_nan=False) + "\n")
         self._metrics.flush()
-        if self._events is not None:
-            for name, value in clean.items():
-                if isinstance(value, (int, float)):
-                    self._events.add_scalar(name, value, step)
+        self._table.write(_table_line({"step": step, **clean}))
+        self._table.flush()
+        numbers = {name: float(value) for name, value in clean.items() if isinstance(value, (int, float))}
+        for name, value in numbers.items():
+            self._events.scalar(name, value, step)
+        self._events.flush()
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
 
     def go_back_to(self, step: int) -> None:
         """Cut off the metrics after `step`: they belong to work that was lost or undone, and will be done again."""
         self._metrics.close()
+        self._table.close()
         path = self.run / METRICS_FILE
-        kept = [json.dumps(values) + "\n" for values in _whole_lines(path) if values["step"] <= step]
-        files.write_text(path, "".join(kept))
+        kept = [values for values in _whole_lines(path) if values["step"] <= step]
+        files.write_text(path, "".join(json.dumps(values) + "\n" for values in kept))
+        files.write_text(self.run / TABLE_FILE, _TABLE_HEAD + "".join(map(_table_line, kept)))
         self._metrics = path.open("a", encoding="utf-8", newline="\n")
+        self._table = _open_table(self.run / TABLE_FILE)
+        self._events.restart(step + 1)
 
     def sample(self, step: int, text: str) -> None:
         """One text that the model wrote after `step` steps."""
@@ -100,14 +127,29 @@ class RunLog(SilentLog):
         """Close the files."""
         self._text.close()
         self._metrics.close()
-        if self._events is not None:
-            self._events.close()
+        self._table.close()
+        self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that a crash cut short is left out."""
     path = run / METRICS_FILE
     return list(_whole_lines(path)) if path.exists() else []
+
+
+def _open_table(path: Path) -> TextIO:
+    """metrics.csv, with its head when it is new."""
+    file = path.open("a", encoding="utf-8", newline="\n")
+    if file.tell() == 0:
+        file.write(_TABLE_HEAD)
+    return file
+
+
+def _table_line(values: dict[str, Any]) -> str:
+    """One line of metrics.csv: empty cells where a value was not measured."""
+    return ",".join("" if (value := values.get(name)) is None else str(value) for name in TABLE_COLUMNS) + "\n"
 
 
 def read_samples(run: Path) -> list[str]:
@@ -128,12 +170,18 @@ def _is_not_finite(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _open_tensorboard(folder: Path) -> Any:
+def _open_wandb(project: str, run: Path) -> Any:
     try:
-        from torch.utils.tensorboard import SummaryWriter  # an extra
+        import wandb  # an extra
     except ImportError:
-        raise MissingExtraError("tensorboard", "tensorboard", "--log.tensorboard") from None
-    return SummaryWriter(str(folder))
+        raise MissingExtraError("wandb", "wandb", "--log.wandb") from None
+    config = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return wandb.init(project=project, name=run.name, id=_wandb_id(run), resume="allow", dir=str(run), config=config)
+
+
+def _wandb_id(run: Path) -> str:
+    """The same for each session of a run."""
+    return hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
 
 
 def plot_losses(run: Path, title: str) -> Path:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inkling.train.loop import MicroBatch
-from inkling.train.precision import PrecisionName, autocast
+from inkling.train.precision import DTYPES, PrecisionName, autocast
 
 LossFn = Callable[[nn.Module, MicroBatch], Tensor]
 
@@ -141,6 +141,21 @@ class Probe:
         chosen = replace(best, tokens_per_s=0.0)
         others = "; ".join(short(choices) for choices in self.measured if choices != chosen)
         return f"{short(chosen)}" + (f" (slower: {others})" if others else "")
+
+
+def peak_flops(device: torch.device, precision: PrecisionName, num_threads: int) -> float:
+    """Operations per second of a large matrix product: what nothing on this machine exceeds."""
+    size = 1024 if device.type == "cpu" else 8192
+    matrix = torch.ones(size, size, dtype=DTYPES[precision], device=device)
+    with threads(num_threads):
+        seconds = []
+        for _ in range(5):
+            started_s = time.perf_counter()
+            matrix @ matrix
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - started_s)
+    return 2 * size**3 / min(seconds)
 
 
 def _first(batch: MicroBatch, num_sequences: int) -> MicroBatch:

@@ -50,6 +50,8 @@ class Session:
         settings: When to save.
         log: The run's log files.
         log_every: Steps between lines in metrics.jsonl.
+        flops_per_token: Operations of the model, forward and backward.
+        peak_flops: Operations per second of a large matrix product on this machine.
         steps_per_epoch: Steps that one pass over the training text takes.
         evaluate: Validation loss in nats of the model as it is, as a mapping with at least `val_loss`.
         sample: A text written by the model, or None.
@@ -67,6 +69,8 @@ class Session:
         log: SilentLog,
         *,
         log_every: int,
+        flops_per_token: float,
+        peak_flops: float,
         steps_per_epoch: float,
         evaluate: Callable[[], dict[str, float]],
         sample: Callable[[], str | None],
@@ -79,6 +83,8 @@ class Session:
         self.settings = settings
         self.log = log
         self.log_every = log_every
+        self.flops_per_token = flops_per_token
+        self.peak_flops = peak_flops
         self.steps_per_epoch = steps_per_epoch
         self.evaluate = evaluate
         self.sample = sample
@@ -158,13 +164,16 @@ class Session:
 
     def _log_step(self, report: StepReport) -> None:
         state = self.trainer.state
+        flops = report.tokens_per_s * self.flops_per_token
         memory_mb = memory_in_use_mb(self.trainer.device)
         best = "-" if state.best_loss is None else f"{state.best_loss:.4f}"
         previous = "-" if state.previous_best_loss is None else f"{state.previous_best_loss:.4f}"
         self.log.line(
             f"step {report.step} | loss {report.loss:.4f} | average {report.loss_average:.4f} | "
             f"best {best} (before {previous}) | lr {report.learning_rate:.2e} | grad norm {report.gradient_norm:.3f} | "
-            f"{report.tokens_per_s:,.0f} tokens/s | {memory_mb:,.0f} MB | eta {self._eta()}"
+            f"{report.tokens_per_s:,.0f} tokens/s | "
+            f"{flops / 1e9:,.0f} GFLOP/s, {flops / self.peak_flops:.0%} of the peak | "
+            f"{memory_mb:,.0f} MB | eta {self._eta()}"
         )
         self.log.metrics(
             report.step,
@@ -174,6 +183,8 @@ class Session:
                 "learning_rate": report.learning_rate,
                 "gradient_norm": report.gradient_norm,
                 "tokens_per_s": report.tokens_per_s,
+                "gflops": flops / 1e9,
+                "peak_share": flops / self.peak_flops,
                 "memory_mb": memory_mb,
                 "elapsed_s": state.elapsed_s,
                 "epoch": report.step / self.steps_per_epoch,

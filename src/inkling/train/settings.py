@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from inkling.config import CommandSettings, Duration, Field, Positional, Section, SettingsConfigDict
+from inkling.config import Bytes, CommandSettings, Duration, Field, Positional, Section, SettingsConfigDict
 from inkling.optim._ema import AverageSettings
 from inkling.optim._schedule import ScheduleSettings
 from inkling.optim.adamw import Config as AdamWConfig
@@ -61,8 +61,8 @@ class MachineSettings(Section):
 class LogSettings(Section):
     """What is written while training."""
 
-    tensorboard: bool = False
-    """Also write TensorBoard events into the run directory (pip install 'inkling-lm[tensorboard]')."""
+    wandb: str | None = None
+    """Also send metrics to this project of Weights & Biases (pip install 'inkling-lm[wandb]')."""
     samples: bool = True
     """Write a sample at each evaluation to samples.txt."""
     prompt: str = ""
@@ -115,12 +115,16 @@ class TrainSettings(CommandSettings):
     devices: int = Field(1, ge=1)
     """Processes that train together on this machine, each on a GPU of its own, or a share of the cores. The global
     batch is the same. torchrun works too."""
+    memory: Bytes | None = None
+    """Memory that training may take, such as 8GB; the size is chosen to fit. Default: what is free."""
     seed: int = Field(1, ge=0)
     """Seed of weights, data order and dropout."""
     resume: bool | None = None
     """Continue an interrupted run; --no-resume starts a new one beside it. Default: ask, on a terminal."""
     optimizer: Literal["auto", "muon", "adamw"] = "auto"
     """auto takes Muon where its own cost stays below that of the model's matrix products."""
+    find_lr: bool = False
+    """Do not train: let all learning rates rise over a short run, draw the loss, and suggest a peak."""
     as_json: bool = False
     """Print one JSON object with the results on standard output."""
 

@@ -1,0 +1,202 @@
+"""What a run will take and give, before it begins: memory and disk are counted, steps timed, the loss is by a law."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from inkling import models
+from inkling.data.loader import PackedWindows
+from inkling.data.shards import Dataset
+from inkling.models import LanguageModel
+from inkling.train import choose, scaling
+from inkling.train.loop import EVALUATIONS_PER_RUN, Limits, StepReport, Trainer
+from inkling.train.memory import Memory, memory_of
+from inkling.train.pretrain import pretraining_task
+from inkling.train.settings import TrainSettings
+from inkling.train.world import ALONE, World
+
+_TIMED_SECONDS, _MIN_STEPS, _MAX_STEPS = 3.0, 4, 12
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What to expect of a run.
+
+    Attributes:
+        steps: Of the whole run; for one limited by time, as many as fit.
+        tokens: That it trains on.
+        passes: Over the training text.
+        seconds: From the first step to the end of the last one, evaluations, samples and checkpoints included.
+        seconds_per_step: Measured.
+        optimizer_share: Of the time of a step, for the optimizer alone; measured.
+        memory: Beside the program.
+        disk_bytes: Of the run directory at its largest.
+        bits_per_byte: Expected on validation text, or None where the text is too different from what the law knows.
+        error: Its standard error, relative.
+    """
+
+    steps: int
+    tokens: int
+    passes: float
+    seconds: float
+    seconds_per_step: float
+    optimizer_share: float
+    memory: Memory
+    disk_bytes: int
+    bits_per_byte: float | None
+    error: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self) | {"memory": asdict(self.memory) | {"total": self.memory.total}}
+
+    def sentence(self) -> str:
+        """One line for people."""
+        loss = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte ± {self.error:.0%}"
+        return (
+            f"expected: {format_duration(self.seconds)}{loss}; {self.memory.total / 1e6:,.0f} MB of memory beside the "
+            f"program, {self.disk_bytes / 1e6:,.0f} MB of disk; the optimizer: {self.optimizer_share:.0%} of a step"
+        )
+
+
+def forecast(
+    settings: TrainSettings,
+    dataset: Dataset,
+    choices: dict[str, Any],
+    windows: PackedWindows,
+    device: torch.device,
+    *,
+    evaluation_seconds: Callable[[LanguageModel], float],
+    trigram: float | None,
+    world: World = ALONE,
+) -> Forecast:
+    """Time some steps on a model that is thrown away, and count the rest.
+
+    Args:
+        choices: Complete: what `choose.choose` and `choose.time_choices` returned.
+        evaluation_seconds: Time of one evaluation with its sample, measured on the model given.
+        world: Of several processes, this one's share of a step is timed.
+        trigram: Bits per byte of a byte trigram model on the validation text, or None where nobody counted it.
+    """
+    config = models.load(settings.arch).Config.from_dict(choices["model_config"])
+    memory = memory_of(
+        config,
+        tokens=choices["micro_batch"] * settings.context,
+        optimizer=choices["optimizer"],
+        precision=choices["precision"],
+        recompute=settings.machine.recompute,
+    )
+    model = choose.build_model(settings, choices, device)
+    step_s, optimizer_s = _time_steps(settings, choices, model, windows, device, world)
+    evaluation_s = evaluation_seconds(model)
+    if settings.average.decay:
+        evaluation_s *= 2
+    evaluations_s = (EVALUATIONS_PER_RUN + 1) * evaluation_s
+    if choices["steps"] is not None:
+        every = settings.loop.eval_every or max(1, choices["steps"] // EVALUATIONS_PER_RUN)
+        evaluations_s = (choices["steps"] / every + 1) * evaluation_s
+    tokens_per_step = choices["batch_size"] * settings.context
+    steps = choices["steps"]
+    if steps is None:
+        assert settings.time is not None
+        steps = max(1, int((settings.time - evaluations_s) / step_s))
+    expected = (
+        scaling.expected(
+            block_parameters=choices["num_parameters"] - config.vocab_size * config.hidden_size,
+            tokens=steps * tokens_per_step,
+            text_tokens=dataset.train.num_tokens,
+            bytes_per_token=dataset.train.num_bytes / dataset.train.num_tokens,
+            trigram=trigram,
+        )
+        if trigram is not None
+        else None
+    )
+    state = memory.weights + memory.optimizer
+    return Forecast(
+        steps=steps,
+        tokens=steps * tokens_per_step,
+        passes=steps * tokens_per_step / dataset.train.num_tokens,
+        seconds=settings.time if choices["steps"] is None and settings.time else steps * step_s + evaluations_s,
+        seconds_per_step=step_s,
+        optimizer_share=optimizer_s / step_s,
+        memory=memory,
+        disk_bytes=memory.weights + (settings.checkpoint.keep_steps + 1) * state,
+        bits_per_byte=None if expected is None else expected.bits_per_byte,
+        error=0.0 if expected is None else expected.error,
+    )
+
+
+def _time_steps(
+    settings: TrainSettings,
+    choices: dict[str, Any],
+    model: LanguageModel,
+    windows: PackedWindows,
+    device: torch.device,
+    world: World,
+) -> tuple[float, float]:
+    """Median seconds of a step, and of the optimizer's part in it, over a few real steps."""
+    optimizer = choose.build_optimizer(settings, choices, model)
+    started = 0.0
+    optimizer_s: list[float] = []
+    reported: list[StepReport] = []
+
+    def begin(*_: Any) -> None:
+        nonlocal started
+        _synchronise(device)
+        started = time.perf_counter()
+
+    def end(*_: Any) -> None:
+        _synchronise(device)
+        optimizer_s.append(time.perf_counter() - started)
+
+    optimizer.register_step_pre_hook(begin)
+    optimizer.register_step_post_hook(end)
+    task = pretraining_task(
+        windows,
+        batch_size=choices["batch_size"],
+        micro_batch=choices["micro_batch"],
+        context=settings.context,
+        seed=settings.seed,
+        device=device,
+        world=world,
+        compile_loss=choices["compile"],
+    )
+    loop = settings.loop.model_copy(update={"eval_every": 1 << 40, "patience": 0})
+    trainer = Trainer(
+        model,
+        optimizer,
+        task,
+        Limits(_MAX_STEPS),
+        loop,
+        settings.schedule,
+        settings.guard.model_copy(update={"skips_before_rollback": 1 << 30}),
+        precision=choices["precision"],
+    )
+    deadline = time.monotonic() + _TIMED_SECONDS
+    trainer.run(
+        on_step=reported.append,
+        on_eval=lambda: 0.0,
+        on_pause=lambda: None,
+        stop_requested=lambda: len(reported) >= _MIN_STEPS and time.monotonic() > deadline,
+    )
+    model.zero_grad(set_to_none=True)
+    seconds = [task.tokens_per_step / report.tokens_per_s for report in reported]
+    return median(seconds[1:]), median(optimizer_s[1:] or [0.0])
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def format_duration(seconds: float) -> str:
+    """Such as 45 s, 12 min or 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
