@@ -274,7 +274,7 @@ def save_checkpoint(run: Path, name: str, weights: dict[str, Tensor], state: Tra
         shutil.rmtree(folder)
     with _explain_failed_write(folder), files.new_folder(folder) as temporary:
         for path in run.glob("*.json"):
-            if path.name != RUN_FILE:
+            if path.name != RUN_FILE and not path.name.startswith("."):
                 shutil.copyfile(path, temporary / path.name)
         write_tensors(temporary / WEIGHTS_FILE, weights)
         values = json.dumps({"step": state.step, **state.values}, allow_nan=False)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "demo": "The whole row, offline, in minutes: text, tokenizer, training, evaluation, samples",
+    "start": "Four questions, a plan, and the run: the guided way",
     "prep": "Turn files and folders into a data folder: cleaned, deduplicated, split, tokenized",
     "mix": "Several data folders as one to train on, each with its share",
     "tokenizer train": "Train a tokenizer on text",

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 from inkling.data.loader import Batch
 from inkling.data.shards import Dataset, TokenSplit
-from inkling.eval.floors import trigram_bits_per_byte
+from inkling.eval.ngrams import ngram_bits_per_byte
 from inkling.eval.perplexity import bytes_per_token, evaluate
 from inkling.infer.generate import generate
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
 
-FLOOR_TRAIN_BYTES, FLOOR_BYTES = 2 << 20, 1 << 18
+DIFFICULTY_TRAIN_BYTES, DIFFICULTY_BYTES = 4 << 20, 1 << 18
 
 
 def evaluator(tokenizer: Tokenizer) -> Callable[[LanguageModel, list[Batch]], dict[str, float]]:
@@ -36,18 +36,22 @@ def documents(split: TokenSplit, tokenizer: Tokenizer) -> Iterator[bytes]:
         start = end
 
 
-def trigram_floor(dataset: Dataset, tokenizer: Tokenizer) -> float:
-    """Bits per byte of a byte trigram model, on so much of the text that it takes half a second."""
-    train = _at_most(documents(dataset.train, tokenizer), FLOOR_TRAIN_BYTES)
-    return trigram_bits_per_byte(train, list(_at_most(documents(dataset.validation, tokenizer), FLOOR_BYTES)))
+def difficulty_of(dataset: Dataset, tokenizer: Tokenizer) -> float:
+    """Bits per byte of a byte n-gram model, on so much of the text that it takes about two seconds."""
+    train = b"".join(_some(dataset.train, tokenizer, DIFFICULTY_TRAIN_BYTES))
+    return ngram_bits_per_byte([train], [b"".join(_some(dataset.validation, tokenizer, DIFFICULTY_BYTES))])
 
 
-def _at_most(texts: Iterator[bytes], num_bytes: int) -> Iterator[bytes]:
-    for text in texts:
-        yield text[:num_bytes]
-        num_bytes -= len(text)
-        if num_bytes <= 0:
-            return
+def _some(split: TokenSplit, tokenizer: Tokenizer, num_bytes: int) -> Iterator[bytes]:
+    """Pieces of a split, evenly spread over it, with about so many bytes in all."""
+    table = tokenizer.token_bytes
+    piece = 4096
+    starts = range(0, split.num_tokens, piece)
+    share = min(1.0, num_bytes / max(1, split.num_bytes))
+    for number, start in enumerate(starts):
+        if int((number + 1) * share) > int(number * share):
+            tokens = split.tokens(start, min(start + piece, split.num_tokens))
+            yield b"".join([table[token] for token in tokens.tolist()])
 
 
 def write_sample(model: LanguageModel, tokenizer: Tokenizer, prompt: str, num_tokens: int) -> str:

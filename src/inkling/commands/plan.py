@@ -51,7 +51,7 @@ def summary(work: PretrainingRun) -> dict[str, Any]:
         "arch": work.settings.arch,
         **{name: choices[name] for name in kept},
         **choices["forecast"],
-        "trigram_bits_per_byte": choices["trigram"],
+        "ngram_bits_per_byte": choices["ngram"],
         "program_bytes": machine.resident_bytes(),
         "reasons": [*choices["reasons"], choices["timing"]],
     }
@@ -72,7 +72,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     if plan["bits_per_byte"] is not None:
         rows["loss to expect"] = (
             f"{plan['bits_per_byte']:.3f} bits per byte ± {plan['error']:.0%} "
-            f"(byte trigram model: {plan['trigram_bits_per_byte']:.3f})"
+            f"(byte n-gram model: {plan['ngram_bits_per_byte']:.3f})"
         )
     print()
     for name, value in rows.items():

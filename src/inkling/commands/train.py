@@ -12,7 +12,7 @@ from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
-from inkling.commands._hooks import evaluator, trigram_floor, write_sample
+from inkling.commands._hooks import difficulty_of, evaluator, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train import world
@@ -79,7 +79,7 @@ def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
     """The run, all its choices made and nothing of it on disk."""
     path = new_run_path(settings)
     return PretrainingRun(
-        path, settings, None, evaluator=evaluator, sample_fn=write_sample, report=progress, floor=trigram_floor
+        path, settings, None, evaluator=evaluator, sample_fn=write_sample, report=progress, floor=difficulty_of
     )
 
 
@@ -99,7 +99,7 @@ def start_or_resume(
         evaluator=evaluator,
         sample_fn=write_sample,
         report=progress,
-        floor=trigram_floor,
+        floor=difficulty_of,
         world=here,
     )
     return path, work.train()

@@ -29,14 +29,14 @@ SayFn = Callable[[str], None]
 
 
 def choose(
-    settings: TrainSettings, dataset: Dataset, device: torch.device, say: SayFn, trigram: float | None = None
+    settings: TrainSettings, dataset: Dataset, device: torch.device, say: SayFn, ngram: float | None = None
 ) -> dict[str, Any]:
     """What does not need timing, with the reason for each choice: what `run.json` keeps as `choices`.
 
     Args:
-        trigram: Bits per byte of a byte trigram model on the validation text, from which a loss can be expected.
+        ngram: Bits per byte of a byte n-gram model on the validation text, from which a loss can be expected.
     """
-    config, size_reason, tokens_per_s = choose_model(settings, dataset, device, trigram)
+    config, size_reason, tokens_per_s = choose_model(settings, dataset, device, ngram)
     num_parameters = models.num_parameters(config)
     matrices = block_matrices(config)
     horizon = defaults.choose_horizon(
@@ -73,7 +73,7 @@ def choose(
 
 
 def choose_model(
-    settings: TrainSettings, dataset: Dataset, device: torch.device, trigram: float | None
+    settings: TrainSettings, dataset: Dataset, device: torch.device, ngram: float | None
 ) -> tuple[models.ModelConfig, str, float | None]:
     """The shape of the model, why that size, and its tokens per second where time limits the run.
 
@@ -100,7 +100,7 @@ def choose_model(
         size = fitting[-1]
     if settings.time is None:
         return config_of(settings, dataset, size), reason, None
-    return _best_for_time(settings, dataset, device, fitting, size, reason, trigram)
+    return _best_for_time(settings, dataset, device, fitting, size, reason, ngram)
 
 
 def _best_for_time(
@@ -110,7 +110,7 @@ def _best_for_time(
     sizes: list[str],
     size: str,
     reason: str,
-    trigram: float | None,
+    ngram: float | None,
 ) -> tuple[models.ModelConfig, str, float]:
     """The size with the lowest expected loss after `settings.time`: a larger one sees less text.
 
@@ -124,7 +124,7 @@ def _best_for_time(
     timed: dict[str, float] = {}
     while size not in timed:
         timed[size] = plain_speed(settings, configs[size], dataset, device)
-        if trigram is None:
+        if ngram is None:
             break
         losses = {}
         for name, config in configs.items():
@@ -134,7 +134,7 @@ def _best_for_time(
                 tokens=settings.time * timed[nearest] * flops[nearest] / flops[name],
                 text_tokens=text.num_tokens,
                 bytes_per_token=text.num_bytes / text.num_tokens,
-                trigram=trigram,
+                ngram=ngram,
             ).bits_per_byte
         size = min(losses, key=losses.__getitem__)
         near = sorted(losses, key=losses.__getitem__)[:3]
@@ -239,7 +239,7 @@ def time_choices(
     precision: PrecisionName = "fp32" if wanted.precision == "auto" else wanted.precision
     start = Choices(
         precision=precision,
-        num_threads=wanted.threads or max(1, machine.usable_cores() // world.local_size),
+        num_threads=wanted.threads or max(1, (machine.usable_cores() - wanted.nice) // world.local_size),
         micro_batch=wanted.micro_batch or _largest_micro_batch(rows, settings.context, model.config.vocab_size),
         compile=wanted.compile == "yes",
     )

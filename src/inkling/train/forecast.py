@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -38,7 +38,8 @@ class Forecast:
         memory: Beside the program.
         disk_bytes: Of the run directory at its largest.
         bits_per_byte: Expected on validation text, or None where the text is too different from what the law knows.
-        error: Its standard error, relative.
+        by_law: The same, without what earlier runs on the text told.
+        error: The standard error of `bits_per_byte`, relative.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class Forecast:
     memory: Memory
     disk_bytes: int
     bits_per_byte: float | None
+    by_law: float | None
     error: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,7 +75,8 @@ def forecast(
     device: torch.device,
     *,
     evaluation_seconds: Callable[[LanguageModel], float],
-    trigram: float | None,
+    ngram: float | None,
+    ratios: Sequence[float] = (),
     world: World = ALONE,
 ) -> Forecast:
     """Time some steps on a model that is thrown away, and count the rest.
@@ -81,8 +84,9 @@ def forecast(
     Args:
         choices: Complete: what `choose.choose` and `choose.time_choices` returned.
         evaluation_seconds: Time of one evaluation with its sample, measured on the model given.
+        ratios: What earlier runs on the same text reached, divided by what the law alone said.
         world: Of several processes, this one's share of a step is timed.
-        trigram: Bits per byte of a byte trigram model on the validation text, or None where nobody counted it.
+        ngram: Bits per byte of a byte n-gram model on the validation text, or None where nobody counted it.
     """
     config = models.load(settings.arch).Config.from_dict(choices["model_config"])
     memory = memory_of(
@@ -112,9 +116,10 @@ def forecast(
             tokens=steps * tokens_per_step,
             text_tokens=dataset.train.num_tokens,
             bytes_per_token=dataset.train.num_bytes / dataset.train.num_tokens,
-            trigram=trigram,
+            ngram=ngram,
+            ratios=ratios,
         )
-        if trigram is not None
+        if ngram is not None
         else None
     )
     state = memory.weights + memory.optimizer
@@ -128,6 +133,7 @@ def forecast(
         memory=memory,
         disk_bytes=memory.weights + (settings.checkpoint.keep_steps + 1) * state,
         bits_per_byte=None if expected is None else expected.bits_per_byte,
+        by_law=None if expected is None else expected.by_law,
         error=0.0 if expected is None else expected.error,
     )
 

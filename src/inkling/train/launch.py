@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from inkling.errors import CheckpointError, ConfigError
 from inkling.optim._ema import WeightAverage
 from inkling.tokenizer import Tokenizer
 from inkling.train import choose, forecast
+from inkling.train.cooling import Cooler, thermometer
 from inkling.train.drift import ThreadWatch
 from inkling.train.log import RunLog, SilentLog, plot_losses
 from inkling.train.loop import Limits, StepReport, Trainer
@@ -29,6 +31,7 @@ from inkling.train.session import Session
 from inkling.train.settings import TrainSettings
 from inkling.train.world import ALONE, World
 
+_NICENESS = 10
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 262_144
 """Validation tokens of an evaluation during training: fewer are too noisy to find the best step, more are wasted."""
 
@@ -57,7 +60,7 @@ class PretrainingRun:
         evaluator: Makes the function that scores the model on batches, for a tokenizer.
         sample_fn: Lets the model write.
         report: Shows progress.
-        floor: Bits per byte of a byte trigram model on the validation text, from which a loss can be expected.
+        floor: Bits per byte of a byte n-gram model on the validation text, from which a loss can be expected.
         world: The processes that train together.
     """
 
@@ -95,6 +98,10 @@ class PretrainingRun:
         self.windows = choose.training_windows(settings, self.dataset, self.choices["batch_size"])
         self._say_mixture()
         self._watch: ThreadWatch | None = None
+        cool = settings.machine.cool
+        self._cooler = Cooler(cool, thermometer(self.device)) if cool is not None else None
+        if settings.machine.nice:
+            os.nice(max(0, _NICENESS - os.nice(0)))
         if record is None:
             self.choices |= self.world.from_main(self._time() if world.is_main else None)
         self.model = choose.build_model(settings, self.choices, self.device)
@@ -105,9 +112,9 @@ class PretrainingRun:
         """By the first process, for all."""
         chosen: dict[str, Any] = {}
         if self.world.is_main:
-            trigram = floor(self.dataset, self.tokenizer) if floor is not None else None
-            chosen = choose.choose(self.settings, self.dataset, self.device, self.report.note, trigram)
-            chosen["trigram"] = trigram
+            ngram = floor(self.dataset, self.tokenizer) if floor is not None else None
+            chosen = choose.choose(self.settings, self.dataset, self.device, self.report.note, ngram)
+            chosen["ngram"] = ngram
         return dict(self.world.from_main(chosen))
 
     def _time(self) -> dict[str, Any]:
@@ -123,11 +130,27 @@ class PretrainingRun:
                 self.windows,
                 self.device,
                 evaluation_seconds=lambda model: self._evaluation_seconds(model, timed["precision"]),
-                trigram=self.choices["trigram"],
+                ngram=self.choices["ngram"],
+                ratios=self._earlier_ratios(),
                 world=self.world,
             )
         say(f"  {len(self.choices['reasons']) + 2}. {expected.sentence()}")
         return {**timed, "forecast": expected.as_dict()}
+
+    def _earlier_ratios(self) -> list[float]:
+        """What finished runs beside this one, on the same data and architecture, reached for what the law had said."""
+        assert self.settings.data is not None
+        data, found = manifest_sha256(self.settings.data), []
+        for path in self.run.parent.glob(f"*/{checkpoint.RUN_FILE}"):
+            try:
+                record = checkpoint.read_run(path.parent)
+            except CheckpointError:
+                continue
+            by_law = (record.choices.get("forecast") or {}).get("by_law")
+            same = record.data.get("manifest_sha256") == data and record.settings.get("arch") == self.settings.arch
+            if same and by_law and record.status == "finished" and "validation" in record.results:
+                found.append(record.results["validation"]["val_bits_per_byte"] / by_law)
+        return found
 
     def _evaluation_seconds(self, model: models.LanguageModel, precision: PrecisionName) -> float:
         """Of one evaluation and its sample during training, from two of its batches."""
@@ -304,6 +327,8 @@ class PretrainingRun:
     def _show(self, trainer: Trainer, report: StepReport) -> None:
         if self._watch is not None:
             self._watch.after_step(trainer.task.tokens_per_step / report.tokens_per_s)
+        if self._cooler is not None:
+            self._cooler.after_step()
         detail = f"loss {report.loss_average:.4f}"
         if self._scores:  # none yet in a run that was just resumed
             detail += f"  val {self._scores['val_loss']:.4f}, {self._scores['val_bits_per_byte']:.3f} bits/byte"

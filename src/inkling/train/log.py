@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +71,7 @@ class RunLog(SilentLog):
 
     def __init__(self, run: Path, *, wandb_project: str | None = None) -> None:
         self.run = run
+        self._lock = threading.Lock()
         self._text = (run / LOG_FILE).open("a", encoding="utf-8", newline="\n")
         self._metrics = (run / METRICS_FILE).open("a", encoding="utf-8", newline="\n")
         self._table = _open_table(run / TABLE_FILE)
@@ -77,9 +79,10 @@ class RunLog(SilentLog):
         self._wandb = _open_wandb(wandb_project, run) if wandb_project is not None else None
 
     def line(self, text: str, level: str = "INFO") -> None:
-        """One dated line in training.log."""
-        self._text.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} | {level:<5} | {text}\n")
-        self._text.flush()
+        """One dated line in training.log; from any thread."""
+        with self._lock:
+            self._text.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} | {level:<5} | {text}\n")
+            self._text.flush()
 
     def session_starts(self, text: str) -> None:
         """A mark that is easy to find: each time the run is worked on begins with one."""

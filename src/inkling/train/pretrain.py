@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inkling.data.loader import Batch, PackedWindows
 from inkling.models import LanguageModel
+from inkling.train.background import Ahead
 from inkling.train.cross_entropy import summed_cross_entropy
 from inkling.train.loop import MicroBatch, Task
 from inkling.train.world import ALONE, World
@@ -55,9 +56,10 @@ def pretraining_task(
         on_halved: Told of the new micro-batch when memory did not suffice for the old one.
     """
     size = micro_batch
+    batch_of = Ahead(lambda step: windows.batch(step, rank=world.rank, world_size=world.size))
 
     def micro_batches(step: int) -> Iterator[MicroBatch]:
-        batch, rows = windows.batch(step, rank=world.rank, world_size=world.size), size
+        batch, rows = batch_of(step), size
         for start in range(0, batch_size // world.size, rows):
             yield to_micro_batch(batch, slice(start, start + rows), device)
 

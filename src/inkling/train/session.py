@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from inkling.checkpoint import RunRecord, TrainingState
 from inkling.config import Duration, Field, Section
 from inkling.errors import CheckpointError, TrainingError
 from inkling.optim._state import flatten_state, restore_state
+from inkling.train.background import Background
 from inkling.train.log import SilentLog
 from inkling.train.loop import Rollback, StepReport, Stop, Trainer
 
 _AVERAGE_PREFIX = "average."
 _OPTIMIZER_PREFIX = "optimizer."
+_COPY_SHARE = 0.1
+"""Of the free memory: a checkpoint larger than this is written before training goes on."""
 
 
 class CheckpointSettings(Section):
@@ -94,6 +98,7 @@ class Session:
         self._saved_s = time.monotonic()
         self._consistent = True
         self._went_back_to = ""
+        self._background = Background()
 
     # ------------------------------------------------------------ the session
 
@@ -107,7 +112,8 @@ class Session:
         try:
             with stop_on_signals() as stop_requested:
                 stop = self._train(stop_requested)
-                self.save()
+                self.save(final=True)
+                self._background.wait()
         except BaseException as error:
             self._save_after(error)
             raise
@@ -130,8 +136,10 @@ class Session:
     def _save_after(self, error: BaseException) -> None:
         """An exception ends the run: keep the last consistent state, unless saving is what failed."""
         self.log.line(f"{type(error).__name__}: {error}", level="ERROR")
+        with suppress(CheckpointError):
+            self._background.wait()
         if self._consistent and not isinstance(error, (CheckpointError, TrainingError)):
-            self.save()
+            self.save(final=True)
 
     def _end_session(self, stop: Stop | None) -> None:
         state = self.trainer.state
@@ -237,25 +245,40 @@ class Session:
 
     # ------------------------------------------------------------ saving and going back
 
-    def save(self, epoch: int | None = None) -> None:
-        """Write a checkpoint of this moment, unless there is one."""
+    def save(self, epoch: int | None = None, *, final: bool = False) -> None:
+        """Write a checkpoint of this moment, unless there is one; training goes on meanwhile where a copy fits."""
         step = self.trainer.state.step
         if not self.world.is_main or (epoch is None and step == self._saved_step):
             return
         tensors = _prefixed(_OPTIMIZER_PREFIX, flatten_state(self.trainer.optimizer, self.trainer.model))
         if self.trainer.average is not None:
             tensors |= _prefixed(_AVERAGE_PREFIX, self.trainer.average.state())
-        state = TrainingState(step=step, values=self.trainer.values(), tensors=tensors)
+        weights = self.trainer.model.state_dict()
+        beside = self._room_for_copies([*weights.values(), *tensors.values()]) and not final
+        if beside:
+            weights, tensors = _copies(weights), _copies(tensors)
+        state = TrainingState(step=step, values=copy.deepcopy(self.trainer.values()), tensors=tensors)
         kind, name = ("step", f"step-{step:06d}") if epoch is None else ("epoch", f"epoch-{epoch:03d}-step-{step:06d}")
-        checkpoint.save_checkpoint(self.run_path, name, self.trainer.model.state_dict(), state)
         keep = self.settings.keep_steps if epoch is None else self.settings.keep_epochs
-        checkpoint.prune_checkpoints(self.run_path, kind, keep)
-        self.log.line(f"step {step} | CHECKPOINT | checkpoints/{name}")
+
+        def write() -> None:
+            checkpoint.save_checkpoint(self.run_path, name, weights, state)
+            checkpoint.prune_checkpoints(self.run_path, kind, keep)
+            self.log.line(f"step {step} | CHECKPOINT | checkpoints/{name}")
+
+        self._background.do(write)
+        if not beside:
+            self._background.wait()
         if epoch is None:
             self._saved_step, self._saved_s = step, time.monotonic()
 
+    def _room_for_copies(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether a copy of what is saved is small beside the free memory."""
+        return sum(tensor.nbytes for tensor in tensors) < _COPY_SHARE * machine.memory_bytes()[1]
+
     def restore(self) -> bool:
         """Go to the newest whole checkpoint; False when there is none."""
+        self._background.wait()
         self.world.wait()  # until the first process has written it
         found = checkpoint.load_checkpoint(self.run_path, lambda text: self.log.line(text, level="WARN"))
         self.world.wait()  # until all have read it, and cleared up: only then is anything written
@@ -304,6 +327,10 @@ class Session:
             f"step {bad_step} | ROLLED BACK | to step {trainer.state.step}, learning rate × {rate_scale:g}",
             level="WARN",
         )
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

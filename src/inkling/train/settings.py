@@ -52,6 +52,10 @@ class MachineSettings(Section):
     """CPU threads. Default: timed."""
     micro_batch: int | None = Field(None, ge=1)
     """Sequences in one forward and backward pass; it must divide the batch. Default: timed."""
+    nice: bool = False
+    """Leave a core to the owner of the machine, and let other programs go first."""
+    cool: float | None = Field(None, gt=0, lt=150)
+    """Hold the GPU (through NVML), or the CPU, at this temperature in degrees Celsius by pausing between steps."""
     probe: Literal["cached", "anew"] = "cached"
     """Timings are kept, for the same model on the same machine; anew times again."""
     recompute: bool = False
