@@ -6,6 +6,7 @@ NANOGPT is a checkout of karpathy/nanoGPT. Each run is a process of its own that
 random tokens, all of them in turn, `--repeats` times; a run's speed is that of the median step after the first few, its
 memory the largest resident size of the process. Every peer runs in each precision it offers; its best counts. Inkling
 chooses for itself, by timing. Optimizer: AdamW everywhere, gradients clipped to 1.
+On a GPU: --device cuda --sizes 124m-gpu 1b-gpu --peak-tflops 989 (of an H200).
 
 nanoGPT and Trainer train GPT-2's architecture, litgpt and Trainer Llama's; Inkling both. Prints one JSON line.
 """
@@ -25,15 +26,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-CONTEXT = 256
+
+def _shape(layers: int, width: int, heads: int, vocabulary: int, **more: int) -> dict[str, int]:
+    return {"layers": layers, "width": width, "heads": heads, "vocabulary": vocabulary, **more}
+
+
 SHAPES: dict[str, dict[str, int]] = {
-    "5m": {"layers": 6, "width": 256, "heads": 4, "vocabulary": 1024, "batch": 8, "steps": 30},
-    "27m": {"layers": 6, "width": 512, "heads": 8, "vocabulary": 16_384, "batch": 8, "steps": 16},
-    "124m": {"layers": 12, "width": 768, "heads": 12, "vocabulary": 50_304, "batch": 4, "steps": 8},
+    "5m": _shape(6, 256, 4, 1024, context=256, batch=8, steps=30),
+    "27m": _shape(6, 512, 8, 16_384, context=256, batch=8, steps=16),
+    "124m": _shape(12, 768, 12, 50_304, context=256, batch=4, steps=8),
+    "124m-gpu": _shape(12, 768, 12, 50_304, context=1024, batch=32, steps=40),
+    "1b-gpu": _shape(18, 2048, 16, 50_304, context=2048, batch=8, steps=20),
 }
 """Widths and depths as in GPT-2; the vocabularies fill them up to the named number of parameters, head and embedding
 being one matrix."""
-LLAMA_FEED_FORWARD = {256: 704, 512: 1408, 768: 2048}
+LLAMA_FEED_FORWARD = {256: 704, 512: 1408, 768: 2048, 2048: 5632}
 WARM_UP_STEPS = 3
 Result = dict[str, Any]
 
@@ -41,7 +48,7 @@ Result = dict[str, Any]
 # ---------------------------------------------------------------- the runs, each in a process of its own
 
 
-def train_nanogpt(folder: Path, shape: dict[str, int], precision: str, compiled: bool) -> list[float]:
+def train_nanogpt(folder: Path, shape: dict[str, int], precision: str, compiled: bool, device: str) -> list[float]:
     """Seconds of each step of nanoGPT's own train.py, in its checkout `folder`; it has no bf16 on a CPU."""
     import numpy as np
 
@@ -52,8 +59,19 @@ def train_nanogpt(folder: Path, shape: dict[str, int], precision: str, compiled:
         import pickle
 
         (Path(data) / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": shape["vocabulary"]}))
-        command = [sys.executable, "train.py", f"--dataset={Path(data).name}", "--device=cpu", f"--compile={compiled}"]
-        command += [f"--block_size={CONTEXT}", f"--batch_size={shape['batch']}", f"--n_layer={shape['layers']}"]
+        command = [
+            sys.executable,
+            "train.py",
+            f"--dataset={Path(data).name}",
+            f"--device={device}",
+            f"--compile={compiled}",
+        ]
+        command += [f"--dtype={'bfloat16' if precision == 'bf16' else 'float32'}"]
+        command += [
+            f"--block_size={shape['context']}",
+            f"--batch_size={shape['batch']}",
+            f"--n_layer={shape['layers']}",
+        ]
         command += [f"--n_head={shape['heads']}", f"--n_embd={shape['width']}", f"--max_iters={shape['steps']}"]
         command += ["--log_interval=1", "--eval_iters=1", "--dropout=0.0", "--gradient_accumulation_steps=1"]
         command += [f"--out_dir={data}/out", "--eval_interval=100000"]
@@ -63,7 +81,7 @@ def train_nanogpt(folder: Path, shape: dict[str, int], precision: str, compiled:
     return [float(value) / 1e3 for value in re.findall(r"time ([\d.]+)ms", done.stdout)][1:]
 
 
-def train_transformers(arch: str, shape: dict[str, int], precision: str) -> list[float]:
+def train_transformers(arch: str, shape: dict[str, int], precision: str, device: str) -> list[float]:
     """Seconds of each step of `transformers.Trainer`."""
     import torch
     from transformers import (
@@ -81,7 +99,7 @@ def train_transformers(arch: str, shape: dict[str, int], precision: str) -> list
         model = GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=shape["vocabulary"],
-                n_positions=CONTEXT,
+                n_positions=shape["context"],
                 n_embd=shape["width"],
                 n_layer=shape["layers"],
                 n_head=shape["heads"],
@@ -98,7 +116,7 @@ def train_transformers(arch: str, shape: dict[str, int], precision: str) -> list
                 intermediate_size=LLAMA_FEED_FORWARD[shape["width"]],
                 num_hidden_layers=shape["layers"],
                 num_attention_heads=shape["heads"],
-                max_position_embeddings=CONTEXT,
+                max_position_embeddings=shape["context"],
                 tie_word_embeddings=True,
             )
         )
@@ -112,12 +130,12 @@ def train_transformers(arch: str, shape: dict[str, int], precision: str) -> list
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             seconds.append(time.perf_counter() - self.started)
 
-    rows = torch.randint(0, shape["vocabulary"], (shape["steps"] * shape["batch"], CONTEXT))
+    rows = torch.randint(0, shape["vocabulary"], (shape["steps"] * shape["batch"], shape["context"]))
     data = [{"input_ids": row, "labels": row} for row in rows]
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
             out,
-            use_cpu=True,
+            use_cpu=device == "cpu",
             bf16=precision == "bf16",
             per_device_train_batch_size=shape["batch"],
             max_steps=shape["steps"],
@@ -132,16 +150,18 @@ def train_transformers(arch: str, shape: dict[str, int], precision: str) -> list
     return seconds
 
 
-def train_litgpt(shape: dict[str, int], precision: str) -> list[float]:
+def train_litgpt(shape: dict[str, int], precision: str, device: str) -> list[float]:
     """Seconds of each step as `litgpt pretrain` takes them: Fabric, its model, its chunked loss, fused AdamW."""
     import lightning  # type: ignore[import-not-found]
     import torch
     from litgpt.model import GPT, Config  # type: ignore[import-not-found]
     from litgpt.utils import chunked_cross_entropy  # type: ignore[import-not-found]
 
-    fabric = lightning.Fabric(accelerator="cpu", devices=1, precision={"bf16": "bf16-mixed"}.get(precision, "32-true"))
+    fabric = lightning.Fabric(
+        accelerator=device, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true"
+    )
     config = Config(
-        block_size=CONTEXT,
+        block_size=shape["context"],
         vocab_size=shape["vocabulary"],
         padded_vocab_size=shape["vocabulary"],
         n_layer=shape["layers"],
@@ -160,8 +180,9 @@ def train_litgpt(shape: dict[str, int], precision: str) -> list[float]:
     model = fabric.setup(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1, betas=(0.9, 0.95), fused=True)
     optimizer = fabric.setup_optimizers(optimizer)
-    model.max_seq_length = CONTEXT
-    data = torch.randint(0, shape["vocabulary"], (shape["steps"], shape["batch"], CONTEXT + 1))
+    model.max_seq_length = shape["context"]
+    sizes = (shape["steps"], shape["batch"], shape["context"] + 1)
+    data = torch.randint(0, shape["vocabulary"], sizes, device=fabric.device)
     seconds = []
     for rows in data:
         started = time.perf_counter()
@@ -175,16 +196,24 @@ def train_litgpt(shape: dict[str, int], precision: str) -> list[float]:
     return seconds
 
 
-def train_inkling(arch: str, shape: dict[str, int], optimizer: str = "adamw") -> list[float]:
+def train_inkling(arch: str, shape: dict[str, int], device: str) -> list[float]:
     """Seconds of each step of `inkling train`, which chooses precision, threads and micro-batch by timing."""
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
-        letters = __import__("random").Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=120_000)
+        letters = __import__("random").Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=60_000)
         text.write_text("".join(letters))
         inkling = [sys.executable, "-m", "inkling"]
         prep = ["prep", str(text), "-o", f"{folder}/data", "--level", "char", "--split", "tail", "--clean", "none"]
-        train = ["train", f"{folder}/data", "--out", f"{folder}/run", "--arch", arch, "--optimizer", optimizer]
-        train += ["--vocab-multiple", str(shape["vocabulary"]), "--context", str(CONTEXT), "--model.dropout", "0"]
+        train = ["train", f"{folder}/data", "--out", f"{folder}/run", "--arch", arch, "--optimizer", "adamw"]
+        train += ["--machine.device", device]
+        train += [
+            "--vocab-multiple",
+            str(shape["vocabulary"]),
+            "--context",
+            str(shape["context"]),
+            "--model.dropout",
+            "0",
+        ]
         train += ["--batch-size", str(shape["batch"]), "--steps", str(shape["steps"]), "--loop.log_every", "1"]
         train += ["--model.hidden_size", str(shape["width"]), "--model.num_hidden_layers", str(shape["layers"])]
         heads, width = shape["heads"], shape["width"]
@@ -197,13 +226,13 @@ def train_inkling(arch: str, shape: dict[str, int], optimizer: str = "adamw") ->
         for command in (prep, train):
             subprocess.run([*inkling, *command], check=True, capture_output=True)
         rows = [json.loads(line) for line in (Path(folder) / "run/metrics.jsonl").read_text().splitlines()]
-    return [shape["batch"] * CONTEXT / row["tokens_per_s"] for row in rows if "tokens_per_s" in row]
+    return [shape["batch"] * shape["context"] / row["tokens_per_s"] for row in rows if "tokens_per_s" in row]
 
 
 # ---------------------------------------------------------------- all of them in turn
 
 
-def measure(who: str, python: str, shape: str, **options: Any) -> Result:
+def measure(shape: str, *, who: str, python: str, **options: Any) -> Result:
     """One run in a process of its own: tokens per second of its median step, and its peak memory."""
     command = [python, __file__, "--worker", json.dumps({"who": who, "shape": shape, **options})]
     read, write = os.pipe()
@@ -227,19 +256,24 @@ def work(options: dict[str, Any]) -> None:
     shape = SHAPES[options["shape"]]
     match options["who"]:
         case "nanogpt":
-            seconds = train_nanogpt(Path(options["folder"]), shape, options["precision"], options["compiled"])
+            folder, compiled = Path(options["folder"]), options["compiled"]
+            seconds = train_nanogpt(folder, shape, options["precision"], compiled, options["device"])
         case "transformers":
-            seconds = train_transformers(options["arch"], shape, options["precision"])
+            seconds = train_transformers(options["arch"], shape, options["precision"], options["device"])
         case "litgpt":
-            seconds = train_litgpt(shape, options["precision"])
+            seconds = train_litgpt(shape, options["precision"], options["device"])
         case _:
-            seconds = train_inkling(options["arch"], shape)
+            seconds = train_inkling(options["arch"], shape, options["device"])
     peak_kb = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     step = statistics.median(seconds[WARM_UP_STEPS:])
-    print(json.dumps({"tokens_per_s": round(shape["batch"] * CONTEXT / step, 1), "peak_mb": round(peak_kb / 1024)}))
+    print(
+        json.dumps(
+            {"tokens_per_s": round(shape["batch"] * shape["context"] / step, 1), "peak_mb": round(peak_kb / 1024)}
+        )
+    )
 
 
-def candidates(arch: str, nanogpt: str, litgpt_python: str | None) -> dict[str, list[dict[str, Any]]]:
+def candidates(arch: str, nanogpt: str, litgpt_python: str | None, device: str) -> dict[str, list[dict[str, Any]]]:
     """Who trains this architecture, and the ways in which each is tried."""
     precisions = ("fp32", "bf16")
     here = sys.executable
@@ -247,12 +281,26 @@ def candidates(arch: str, nanogpt: str, litgpt_python: str | None) -> dict[str, 
     found = {"inkling": [{"who": "inkling", "python": here, "arch": arch}], "transformers.Trainer": trainer}
     if arch == "gpt2":
         ways = [{"compiled": False}, {"compiled": True}]
+        precision = "fp32" if device == "cpu" else "bf16"
         found["nanogpt"] = [
-            {"who": "nanogpt", "python": here, "folder": nanogpt, "precision": "fp32", **way} for way in ways
+            {"who": "nanogpt", "python": here, "folder": nanogpt, "precision": precision, **way} for way in ways
         ]
     elif litgpt_python is not None:
         found["litgpt"] = [{"who": "litgpt", "python": litgpt_python, "precision": name} for name in precisions]
     return found
+
+
+def peak_shares(
+    shape: dict[str, int], arch: str, speeds: dict[str, list[float]], peak_tflops: float | None
+) -> dict[str, float]:
+    """Model FLOP/s utilisation: 6 operations for each weight of a product and token, and attention's own."""
+    if peak_tflops is None:
+        return {}
+    width, feed_forward = shape["width"], LLAMA_FEED_FORWARD[shape["width"]]
+    block = 4 * width * width + (8 * width * width if arch == "gpt2" else 3 * width * feed_forward)
+    products = shape["layers"] * block + shape["vocabulary"] * width
+    flops = 6 * products + 6 * shape["layers"] * width * shape["context"]
+    return {name: round(statistics.median(some) * flops / (peak_tflops * 1e12), 3) for name, some in speeds.items()}
 
 
 def main() -> None:
@@ -260,7 +308,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nanogpt", nargs="?", default="")
     parser.add_argument("--litgpt-python")
-    parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=["5m", "27m", "124m"])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--peak-tflops", type=float, help="of the device in bf16, for the share of it that is reached")
     parser.add_argument("--architectures", nargs="+", choices=("gpt2", "llama"), default=["gpt2", "llama"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -273,8 +323,8 @@ def main() -> None:
         for arch in options.architectures:
             measured: dict[str, list[list[Result]]] = {}
             for _ in range(options.repeats):
-                for name, ways in candidates(arch, options.nanogpt, options.litgpt_python).items():
-                    runs = [measure(way["who"], way["python"], size, **way) for way in ways]
+                for name, ways in candidates(arch, options.nanogpt, options.litgpt_python, options.device).items():
+                    runs = [measure(size, device=options.device, **way) for way in ways]
                     measured.setdefault(name, []).append(runs)
                     print(size, arch, name, runs, file=sys.stderr)
             best = {
@@ -294,6 +344,7 @@ def main() -> None:
                     "times_the_best_peer": [round(v, 2) for v in (statistics.median(ratios), min(ratios), max(ratios))],
                     "tokens_per_s": {name: statistics.median(values) for name, values in best.items()},
                     "peak_mb": memory,
+                    "peak_share": peak_shares(SHAPES[size], arch, best, options.peak_tflops),
                 }
             )
     import torch

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,25 @@ def cpu_name() -> str:
 def has_compiler() -> bool:
     """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
+
+
+def others_busy() -> Callable[[], float]:
+    """Begins to measure how many cores other programs keep busy; call what it returns to hear it."""
+
+    def busy_and_ours() -> tuple[float, float]:
+        times, ours = psutil.cpu_times(), time.process_time()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        return sum(times[:8]) - idle, ours
+
+    began_s = time.monotonic()
+    busy_before, ours_before = busy_and_ours()
+
+    def heard() -> float:
+        busy, ours = busy_and_ours()
+        seconds = max(1e-3, time.monotonic() - began_s)
+        return max(0.0, (busy - busy_before) - (ours - ours_before)) / seconds
+
+    return heard
 
 
 def this_process() -> dict[str, Any]:

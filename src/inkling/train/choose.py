@@ -25,6 +25,8 @@ from inkling.train.recompute import recompute_blocks
 from inkling.train.settings import TrainSettings
 from inkling.train.world import ALONE, World
 
+_QUIET_CORES = 0.2
+"""Timings are kept when other programs used less than this meanwhile."""
 SayFn = Callable[[str], None]
 
 
@@ -265,8 +267,12 @@ def time_choices(
     else:
         batch = windows.batch(0, rank=world.rank, world_size=world.size)
         probe = Probe(model.train(), next_token_loss, to_micro_batch(batch, slice(None), device))
+        others = machine.others_busy()
         chosen, reason = probe.choose(start, free=free, expected_tokens=choices["expected_tokens"])
-        cache.write(chosen, reason)
+        if (busy := others()) < _QUIET_CORES:
+            cache.write(chosen, reason)
+        else:
+            reason += f" (while other programs kept {busy:.1f} cores busy, so it is not kept)"
     say(f"  {len(choices['reasons']) + 1}. timed on this machine: {reason}")
     peak = peak_flops(device, chosen.precision, chosen.num_threads)
     return {**chosen.as_dict(), "timing": reason, "peak_flops": peak * world.size}

@@ -56,7 +56,8 @@ class Forecast:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
-        return asdict(self) | {"memory": asdict(self.memory) | {"total": self.memory.total}}
+        memory = asdict(self.memory) | {"total": self.memory.total}
+        return asdict(self) | {"memory": memory, "sentence": self.sentence()}
 
     def sentence(self) -> str:
         """One line for people."""

@@ -209,7 +209,8 @@ class PretrainingRun:
                 f"{self.run.name} | inkling {inkling.__version__} | torch {torch.__version__} | "
                 f"{'resumed' if resumed else 'new'} at step {session.trainer.state.step}"
             )
-            for reason in [*self.choices["reasons"], self.choices["timing"]]:
+            said = [*self.choices["reasons"], self.choices["timing"], self.choices["forecast"]["sentence"]]
+            for reason in said:
                 log.line(reason)
             try:
                 stop = session.work()
