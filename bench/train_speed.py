@@ -196,8 +196,8 @@ def train_litgpt(shape: dict[str, int], precision: str, device: str) -> list[flo
     return seconds
 
 
-def train_inkling(arch: str, shape: dict[str, int], device: str) -> list[float]:
-    """Seconds of each step of `inkling train`, which chooses precision, threads and micro-batch by timing."""
+def train_inkling(arch: str, shape: dict[str, int], compiled: bool, device: str) -> list[float]:
+    """Seconds of each step of `inkling train`: as it chooses by timing, or compiled, which short runs do not pay."""
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         letters = __import__("random").Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=60_000)
@@ -219,6 +219,9 @@ def train_inkling(arch: str, shape: dict[str, int], device: str) -> list[float]:
         heads, width = shape["heads"], shape["width"]
         train += ["--model.num_attention_heads", str(heads), "--no-log.samples", "--log.eval_tokens", "512"]
         train += ["--model.intermediate_size", str(4 * width if arch == "gpt2" else LLAMA_FEED_FORWARD[width])]
+        if compiled:
+            train += ["--machine.compile", "yes", "--machine.precision", "bf16"]
+            train += ["--machine.threads", str(os.cpu_count() or 1), "--machine.micro_batch", str(shape["batch"])]
         train += ["--loop.eval_every", "100000", "--checkpoint.interval", "10d"]
         if arch != "gpt2":
             train += ["--model.tie_word_embeddings", "--model.num_key_value_heads", str(heads)]
@@ -263,7 +266,7 @@ def work(options: dict[str, Any]) -> None:
         case "litgpt":
             seconds = train_litgpt(shape, options["precision"], options["device"])
         case _:
-            seconds = train_inkling(options["arch"], shape, options["device"])
+            seconds = train_inkling(options["arch"], shape, options["compiled"], options["device"])
     peak_kb = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     step = statistics.median(seconds[WARM_UP_STEPS:])
     print(
@@ -278,7 +281,8 @@ def candidates(arch: str, nanogpt: str, litgpt_python: str | None, device: str) 
     precisions = ("fp32", "bf16")
     here = sys.executable
     trainer = [{"who": "transformers", "python": here, "arch": arch, "precision": name} for name in precisions]
-    found = {"inkling": [{"who": "inkling", "python": here, "arch": arch}], "transformers.Trainer": trainer}
+    own = [{"who": "inkling", "python": here, "arch": arch, "compiled": compiled} for compiled in (False, True)]
+    found = {"inkling": own, "transformers.Trainer": trainer}
     if arch == "gpt2":
         ways = [{"compiled": False}, {"compiled": True}]
         precision = "fp32" if device == "cpu" else "bf16"

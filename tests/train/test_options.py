@@ -99,3 +99,46 @@ def test_an_interrupted_run_is_pointed_out_when_nobody_can_be_asked(data_folder:
     (run / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
     with pytest.raises(ConfigError, match=r"is an interrupted run .*--resume to go on, or --no-resume"):
         train(settings(data_folder, tmp_path / "run", steps=1))
+
+
+def test_a_mixture_is_scored_by_source_while_it_is_trained(
+    text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        assert (
+            main(["prep", str(text_folder), "-o", str(tmp_path / name), "--vocab-size", "300", "--level", "bpe"]) == 0
+        )
+    assert main(["mix", f"{tmp_path}/a=0.7", f"{tmp_path}/b=0.3", "-o", str(tmp_path / "both")]) == 0
+    run = train(settings(tmp_path / "both", tmp_path / "run", steps=4))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    scored = [row for row in rows if "val_bits_per_byte" in row]
+    assert len(scored) == 2
+    for row in scored:
+        assert row["val_bits_per_byte/a"] == row["val_bits_per_byte/b"] > 0  # the same text in both
+    columns = (run / "metrics.csv").read_text().splitlines()
+    assert columns[0].startswith("step,loss,")
+    assert len(columns) == 1 + len(rows)
+
+
+def test_the_share_of_the_peak_is_speed_times_operations(data_folder: Path, tmp_path: Path) -> None:
+    run = train(settings(data_folder, tmp_path / "run", steps=4))
+    choices = json.loads((run / "run.json").read_text())["choices"]
+    config = models.load("qwen3").Config.from_dict(choices["model_config"])
+    flops = models.cost(models.without_memory(config)).training_flops
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if "gflops" in row:
+            assert row["gflops"] == pytest.approx(row["tokens_per_s"] * flops / 1e9)
+            assert row["peak_share"] == pytest.approx(1e9 * row["gflops"] / choices["peak_flops"])
+            assert 0 < row["peak_share"] < 1
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(settings(data_folder, tmp_path / "run", steps=4))
+    record = json.loads((run / "run.json").read_text())
+    record["settings"]["log"]["colour"] = "blue"
+    (run / "run.json").write_text(json.dumps(record))
+    assert main(["train", "--resume", "--out", str(run), "--steps", "8"]) == 1
+    assert "does not know: log.colour" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
     """The run, all its choices made and nothing of it on disk."""
     path = new_run_path(settings)
     return PretrainingRun(
-        path, settings, None, evaluator=evaluator, sample_fn=write_sample, report=progress, floor=difficulty_of
+        path, settings, None, evaluator=evaluator, sample_fn=write_sample, report=progress, difficulty=difficulty_of
     )
 
 
@@ -99,7 +99,7 @@ def start_or_resume(
         evaluator=evaluator,
         sample_fn=write_sample,
         report=progress,
-        floor=difficulty_of,
+        difficulty=difficulty_of,
         world=here,
     )
     return path, work.train()

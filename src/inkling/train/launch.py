@@ -46,6 +46,7 @@ class Reporter(Protocol):
 
 EvaluateFn = Callable[[models.LanguageModel, list[Batch]], dict[str, float]]
 """(model, batches) → at least `val_loss` in nats per token."""
+DifficultyFn = Callable[[Dataset, Tokenizer], float]
 SampleFn = Callable[[models.LanguageModel, Tokenizer, str, int], str]
 """(model, tokenizer, prompt, number of tokens) → text."""
 
@@ -60,7 +61,7 @@ class PretrainingRun:
         evaluator: Makes the function that scores the model on batches, for a tokenizer.
         sample_fn: Lets the model write.
         report: Shows progress.
-        floor: Bits per byte of a byte n-gram model on the validation text, from which a loss can be expected.
+        difficulty: Bits per byte of a byte n-gram model on the validation text, from which a loss can be expected.
         world: The processes that train together.
     """
 
@@ -73,7 +74,7 @@ class PretrainingRun:
         evaluator: Callable[[Tokenizer], EvaluateFn],
         sample_fn: SampleFn,
         report: Reporter,
-        floor: Callable[[Dataset, Tokenizer], float] | None = None,
+        difficulty: DifficultyFn | None = None,
         world: World = ALONE,
     ) -> None:
         assert settings.data is not None
@@ -94,7 +95,7 @@ class PretrainingRun:
             raise CheckpointError(
                 f"the data folder {settings.data} has changed since {run} began; start a new run with --no-resume"
             )
-        self.choices: dict[str, Any] = record.choices if record is not None else self._choose(floor)
+        self.choices: dict[str, Any] = record.choices if record is not None else self._choose(difficulty)
         self.windows = choose.training_windows(settings, self.dataset, self.choices["batch_size"])
         self._say_mixture()
         self._watch: ThreadWatch | None = None
@@ -108,11 +109,11 @@ class PretrainingRun:
         self._is_new = record is None
         self.record = record if record is not None else self._new_record()
 
-    def _choose(self, floor: Callable[[Dataset, Tokenizer], float] | None) -> dict[str, Any]:
+    def _choose(self, difficulty: DifficultyFn | None) -> dict[str, Any]:
         """By the first process, for all."""
         chosen: dict[str, Any] = {}
         if self.world.is_main:
-            ngram = floor(self.dataset, self.tokenizer) if floor is not None else None
+            ngram = difficulty(self.dataset, self.tokenizer) if difficulty is not None else None
             chosen = choose.choose(self.settings, self.dataset, self.device, self.report.note, ngram)
             chosen["ngram"] = ngram
         return dict(self.world.from_main(chosen))
@@ -122,7 +123,8 @@ class PretrainingRun:
         settings, say = self.settings, self.report.note
         model = choose.build_model(settings, self.choices, self.device)
         timed = choose.time_choices(settings, self.choices, model, self.windows, say, self.world)
-        with threads(timed["num_threads"]):
+        del model  # the forecast builds another one
+        with threads(timed["num_threads"]), deterministic():
             expected = forecast.forecast(
                 settings,
                 self.dataset,
@@ -209,8 +211,7 @@ class PretrainingRun:
                 f"{self.run.name} | inkling {inkling.__version__} | torch {torch.__version__} | "
                 f"{'resumed' if resumed else 'new'} at step {session.trainer.state.step}"
             )
-            said = [*self.choices["reasons"], self.choices["timing"], self.choices["forecast"]["sentence"]]
-            for reason in said:
+            for reason in [*self.choices["reasons"], self.choices["timing"], self.choices["forecast"]["sentence"]]:
                 log.line(reason)
             try:
                 stop = session.work()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from inkling import checkpoint, machine
 from inkling.checkpoint import RunRecord
 from inkling.errors import CheckpointError, ConfigError
@@ -43,12 +45,28 @@ def unfinished_runs(folder: Path) -> list[Path]:
 _CHANGEABLE = {"steps", "time", "resume", "out", "data", "config", "debug", "as_json", "preset", "devices"}
 
 
+def _stored_settings(record: RunRecord) -> TrainSettings:
+    """The settings that a run was begun with. Raises CheckpointError for those of a version that knew others."""
+    try:
+        stored = TrainSettings(**record.settings)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
+        raise CheckpointError(
+            f"the run was begun by Inkling {record.versions.get('inkling', 'of an unknown version')}, "
+            f"whose settings this one does not know: {keys}. Start a new run with --no-resume"
+        ) from None
+    missing = {"forecast", "peak_flops"} - record.choices.keys()
+    if missing:
+        raise CheckpointError("the run was begun by an older Inkling; start a new run with --no-resume")
+    return stored
+
+
 def resumed_settings(record: RunRecord, asked: TrainSettings) -> TrainSettings:
     """The settings of a stored run, with a new length where one was asked for.
 
     Raises ConfigError for any other setting that differs: it would make the resumed run another run.
     """
-    stored = TrainSettings(**record.settings)
+    stored = _stored_settings(record)
     differing = [name for name in asked.model_fields_set - _CHANGEABLE if getattr(asked, name) != getattr(stored, name)]
     if differing:
         raise ConfigError(
