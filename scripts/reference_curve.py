@@ -1,7 +1,7 @@
 """Writes the reference curve of a preset from its runs: `python scripts/reference_curve.py PRESET RUN...`
 
-The curve is the bits per byte of validation text at each tenth of a run, mean and standard deviation over the runs, which
-differ in their seed. `inkling board` draws it beside runs with the preset.
+The curve is the bits per byte of validation text at each twentieth of a run: mean and standard deviation over the runs,
+which differ in their seed. `inkling board` draws it beside runs with the preset.
 """
 
 from __future__ import annotations

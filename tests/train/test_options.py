@@ -11,6 +11,7 @@ import torch
 from test_resume import losses, settings, train
 
 from inkling import checkpoint, models
+from inkling.cli import main
 from inkling.commands.train import Settings, start_or_resume
 from inkling.progress import LiveProgress
 from inkling.train.launch import PretrainingRun
@@ -104,10 +105,9 @@ def test_an_interrupted_run_is_pointed_out_when_nobody_can_be_asked(data_folder:
 def test_a_mixture_is_scored_by_source_while_it_is_trained(
     text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    prep = ["prep", str(text_folder), "--vocab-size", "300", "--level", "bpe"]
     for name in ("a", "b"):
-        assert (
-            main(["prep", str(text_folder), "-o", str(tmp_path / name), "--vocab-size", "300", "--level", "bpe"]) == 0
-        )
+        assert main([*prep, "-o", str(tmp_path / name)]) == 0
     assert main(["mix", f"{tmp_path}/a=0.7", f"{tmp_path}/b=0.3", "-o", str(tmp_path / "both")]) == 0
     run = train(settings(tmp_path / "both", tmp_path / "run", steps=4))
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
