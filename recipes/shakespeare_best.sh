@@ -17,10 +17,8 @@ python3 - "$folder" "$seed" <<'PYTHON'
 import json, resource, subprocess, sys
 folder, seed = sys.argv[1:]
 context, batch = 256, 16
-command = f"inkling train {folder}/data --out {folder}/run --no-resume --json --seed {seed} --time 480s".split()
-command += f"--arch speedrun --size 0.8m --context {context} --batch-size {batch} --optimizer muon".split()
-command += "--model.hidden_size 192 --model.num_attention_heads 6 --model.intermediate_size 512".split()
-command += "--model.dropout 0.15 --log.eval_tokens 1000000 --no-log.samples --machine.compile no".split()
+command = f"inkling train {folder}/data --out {folder}/run --no-resume --json --seed {seed}".split()
+command += ["--preset", "shakespeare-best"]
 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 result = json.loads(output.splitlines()[-1])
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)

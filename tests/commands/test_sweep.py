@@ -39,6 +39,7 @@ def test_values_are_read_as_yaml_and_combined() -> None:
         (["0.01"], "say which option"),
         (["muon.lr=0.01", "none"], "muon.lr"),
         (["muon.rate=1"], "muon.rate"),
+        (["seed=1", "--devices"], "one device at a time"),
         (["seed=" + "1", *map(str, range(1001))], "more than 1000"),
     ],
 )
@@ -46,6 +47,8 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
     vary: list[str], words: str, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--vary", ",".join(vary)] if vary else []
+    if "--devices" in vary:
+        more = ["--vary", vary[0], "--devices", "2"]
     assert main(["sweep", str(data_folder), "-o", str(tmp_path / "sweep"), *more, *OPTIONS]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()

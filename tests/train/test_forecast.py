@@ -110,6 +110,16 @@ def test_what_cannot_fit_is_refused_in_one_line(data_folder: Path, capsys: pytes
     assert "not an amount of memory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", [["plan"], ["train", "--find-lr"]])
+def test_only_a_new_run_of_one_process_is_planned(
+    verb: list[str], data_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*verb, "--resume"]) == 2
+    assert "give a data folder" in capsys.readouterr().err
+    assert main([*verb, str(data_folder), "--devices", "2"]) == 2
+    assert "one process is timed here" in capsys.readouterr().err
+
+
 def test_amounts_of_memory_and_time() -> None:
     assert [parse_bytes(text) for text in ("800MB", "8gb", "1.5 GiB", "12", "3k")] == [
         800_000_000,

@@ -42,8 +42,10 @@ class Settings(TrainSettings):
 
 def run(settings: Settings) -> int:
     """Train, write sweep.json, sweep.csv and sweep.png into the folder of the sweep, print the table."""
+    if settings.data is None or settings.devices > 1 or settings.find_lr:
+        raise ConfigError("a sweep trains new runs on a data folder, one device at a time")
     varied = parse(settings.vary)
-    folder = settings.out or Path("runs") / f"{settings.data.resolve().name if settings.data else 'data'}-sweep"
+    folder = settings.out or Path("runs") / f"{settings.data.resolve().name}-sweep"
     base = settings.model_dump(exclude_unset=True, exclude={"vary", "out", "config", "as_json", "resume"})
     jobs = [(values, _settings_of(base, values, folder)) for values in combinations(varied)]
     rows: list[dict[str, Any]] = []

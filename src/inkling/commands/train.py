@@ -76,7 +76,11 @@ def find_lr(settings: Settings) -> None:
 
 
 def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
-    """The run, all its choices made and nothing of it on disk."""
+    """The run, all its choices made and nothing of it on disk. Raises ConfigError where that would be another run."""
+    if settings.data is None:
+        raise ConfigError("give a data folder: only a new run can be planned")
+    if settings.devices > 1:
+        raise ConfigError("one process is timed here, and --devices would need several: leave it out")
     path = new_run_path(settings)
     return PretrainingRun(
         path, settings, None, evaluator=evaluator, sample_fn=write_sample, report=progress, difficulty=difficulty_of

@@ -1,4 +1,4 @@
-"""Named groups of settings that were run and measured; the results are in `bench/results/`."""
+"""Named groups of settings that were run and measured: results in `bench/results/`, curves in reference_curves.json."""
 
 from __future__ import annotations
 
@@ -14,5 +14,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "muon",
         "model": {"dropout": 0.05},
         "log": {"eval_tokens": 1_000_000},
+    },
+    # The lowest loss on it within ten minutes of two cores: docs/decisions/2026-11-21-speedrun.md
+    "shakespeare-best": {
+        "arch": "speedrun",
+        "size": "0.8m",
+        "context": 256,
+        "batch_size": 16,
+        "time": "480s",
+        "optimizer": "muon",
+        "model": {"hidden_size": 192, "num_attention_heads": 6, "intermediate_size": 512, "dropout": 0.15},
+        "machine": {"compile": "no"},
+        "log": {"eval_tokens": 1_000_000, "samples": False},
     },
 }
