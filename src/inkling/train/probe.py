@@ -21,6 +21,7 @@ from inkling.train.precision import DTYPES, PrecisionName, autocast
 LossFn = Callable[[nn.Module, MicroBatch], Tensor]
 
 _TIMED_RUNS = 3
+_LONG_PASS_S = 1.0
 _MIN_GAIN = 1.05
 """A choice that departs from the plain one must be this much faster: less is within the noise."""
 COMPILE_WORTH_S = 300.0
@@ -75,12 +76,12 @@ class Probe:
         """
         best = start
         self._time(best)
-        if "num_threads" in free and self.device.type == "cpu" and start.num_threads > 1:
-            best = self._better(best, replace(best, num_threads=1))
-        if "precision" in free:
+        if "precision" in free:  # first: it matters most, and time may run out
             names: list[PrecisionName] = ["bf16", "fp16"] if self.device.type == "cuda" else ["bf16"]
             for name in names:
                 best = self._better(best, replace(best, precision=name))
+        if "num_threads" in free and self.device.type == "cpu" and start.num_threads > 1:
+            best = self._better(best, replace(best, num_threads=1))
         if "micro_batch" in free:
             best = self._search_micro_batch(best)
         if "compile" in free and expected_tokens / self.measured[best] > COMPILE_WORTH_S:
@@ -111,12 +112,18 @@ class Probe:
         return candidate if self._time(candidate) > _MIN_GAIN * self.measured[best] else best
 
     def _time(self, choices: Choices) -> float:
-        """Tokens per second of forward and backward with `choices`: the best of a few runs."""
+        """Tokens per second of forward and backward with `choices`: the best of a few runs after a first one.
+
+        Where a pass takes long, or longer than with the best choices so far, one pass tells enough.
+        """
         batch = _first(self.batch, choices.micro_batch)
         loss_fn = torch.compile(self.loss_fn) if choices.compile else self.loss_fn
         with threads(choices.num_threads):
-            self._pass(loss_fn, batch, choices.precision)
-            seconds = min(self._pass(loss_fn, batch, choices.precision) for _ in range(_TIMED_RUNS))
+            seconds = self._pass(loss_fn, batch, choices.precision)
+            fastest = max(self.measured.values(), default=0.0)
+            if choices.compile or not (seconds > _LONG_PASS_S and batch.input_ids.numel() / seconds < fastest):
+                runs = 1 if seconds > _LONG_PASS_S and not choices.compile else _TIMED_RUNS
+                seconds = min(self._pass(loss_fn, batch, choices.precision) for _ in range(runs))
         self.measured[choices] = batch.input_ids.numel() / seconds
         return self.measured[choices]
 
