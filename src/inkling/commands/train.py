@@ -40,8 +40,6 @@ def run(settings: Settings) -> int:
         if here.is_main:
             raise
         return 1
-    finally:
-        here.leave()
     if not here.is_main:
         return 0
     if settings.as_json:

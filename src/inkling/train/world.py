@@ -94,11 +94,6 @@ class World:
             with _together():
                 dist.barrier()
 
-    def leave(self) -> None:
-        """The end of the group."""
-        if self.size > 1:
-            dist.destroy_process_group()
-
 
 @contextmanager
 def _together() -> Iterator[None]:
