@@ -12,9 +12,9 @@ import inkling
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
     {"errors", "config", "files", "processes", "progress", "machine"},
-    {"tokenizer", "models", "optim"},
+    {"tokenizer", "models", "optim", "gguf"},
     {"data", "checkpoint"},
-    {"train", "eval", "infer"},
+    {"train", "eval", "infer", "export", "importers"},
     {"commands"},
     {"cli"},
 ]

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from inkling import files, models
 from inkling.errors import CheckpointError, InklingError, ModelError
-from inkling.models import LanguageModel
+from inkling.models import LanguageModel, ModelConfig
 from inkling.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -212,38 +212,93 @@ def load_model(
     Raises CheckpointError when something is missing, damaged or does not fit together.
     """
     config = _read_config(folder)
-    try:
-        with torch.device("meta"):
-            model = models.from_config(config)
-    except ModelError as error:
-        raise CheckpointError(f"{folder} holds a model that Inkling cannot run: {error}") from None
+    model = models.without_memory(_model_config(folder, config))
     weights, _ = read_tensors(folder / WEIGHTS_FILE, verify=False)
     load_weights(model, weights, folder)
+    tokenizer = _read_tokenizer(folder, config["vocab_size"])
+    return model.to(device=device, dtype=dtype).eval(), tokenizer
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A checkpoint folder, opened without reading its weights.
+
+    Attributes:
+        config: Shape of the model.
+        shapes: Of each tensor, by name.
+        record: `run.json`, where there is one.
+    """
+
+    folder: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    shapes: dict[str, tuple[int, ...]]
+    record: RunRecord | None
+
+    def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors, read one by one. Raises CheckpointError when the file is damaged."""
+        try:
+            with safe_open(self.folder / WEIGHTS_FILE, framework="pt") as file:
+                for name in names:
+                    yield name, file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.folder / WEIGHTS_FILE} is damaged ({error})") from None
+
+
+def open_model(folder: Path) -> StoredModel:
+    """Look at a run, or any checkpoint folder with the same layout. Raises CheckpointError as `load_model`."""
+    values = _read_config(folder)
+    config = _model_config(folder, values)
+    path = folder / WEIGHTS_FILE
+    try:
+        _read_header(path)
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error})") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in models.without_memory(config).state_dict().items()}
+    _check_shapes(expected, shapes, folder)
+    record = read_run(folder) if (folder / RUN_FILE).is_file() else None
+    return StoredModel(folder, config, _read_tokenizer(folder, values["vocab_size"]), shapes, record)
+
+
+def _model_config(folder: Path, values: dict[str, Any]) -> ModelConfig:
+    try:
+        return models.read_config(values)
+    except ModelError as error:
+        raise CheckpointError(f"{folder} holds a model that Inkling cannot run: {error}") from None
+
+
+def _read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     try:
         tokenizer = Tokenizer.load(folder)
     except InklingError as error:
         raise CheckpointError(f"the tokenizer of {folder} cannot be used: {error}") from None
-    if tokenizer.vocab_size > config["vocab_size"]:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config['vocab_size']}"
-        )
-    return model.to(device=device, dtype=dtype).eval(), tokenizer
+    if tokenizer.vocab_size > vocab_size:
+        raise CheckpointError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {vocab_size}")
+    return tokenizer
 
 
 def load_weights(model: LanguageModel, weights: dict[str, Tensor], source: Path) -> None:
     """Put `weights` into `model`, replacing its tensors. Raises CheckpointError when names or shapes differ."""
-    expected = model.state_dict()
-    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
-    wrong = [name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape]
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    _check_shapes(expected, {name: tuple(tensor.shape) for name, tensor in weights.items()}, source)
+    model.load_state_dict(weights, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+
+
+def _check_shapes(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], source: Path) -> None:
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    wrong = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
     if missing or unexpected or wrong:
         named = ", ".join(sorted([*missing, *unexpected, *wrong])[:3])
         raise CheckpointError(
             f"the weights in {source} are not this architecture's: {len(missing)} missing, {len(unexpected)} "
             f"unexpected, {len(wrong)} of another shape ({named}, …)"
         )
-    model.load_state_dict(weights, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ VERBS = {
     "plan": "Before a run: its size, memory, time, disk, and the loss to expect",
     "train": "Train a model on a data folder, or resume a run",
     "sweep": "Train with every combination of some options, and compare",
+    "export": "Write a model for another runtime (GGUF, Hugging Face, Ollama, ONNX), and check it there",
     "eval": "Loss, perplexity and bits per byte of a run, beside honest floors",
     "generate": "Continue a prompt, a file of prompts or standard input",
     "chat": "Talk to a run on the terminal",

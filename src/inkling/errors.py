@@ -7,6 +7,7 @@
     ├── ModelError              an unknown architecture or size, or an impossible shape
     ├── CheckpointError         a run directory is missing, truncated or somebody else's
     ├── TrainingError           training cannot start or cannot go on
+    ├── ExportError             a model cannot leave in the form asked for, or did not arrive as it left
     └── MissingExtraError       an optional package is needed and not installed
 
 A message is one line, without a trailing full stop when it ends in a command.
@@ -48,6 +49,10 @@ class CheckpointError(InklingError):
 
 class TrainingError(InklingError):
     """Training cannot start or cannot go on."""
+
+
+class ExportError(InklingError):
+    """A model cannot leave in the form asked for, or did not arrive as it left."""
 
 
 class MissingExtraError(InklingError):

@@ -27,6 +27,7 @@ __all__ = [
     "load",
     "names",
     "num_parameters",
+    "read_config",
     "with_more_tokens",
     "without_memory",
 ]
@@ -52,15 +53,20 @@ def load(name: str) -> Architecture:
     return cast(Architecture, importlib.import_module(f"{__name__}.{name}"))
 
 
-def from_config(config: Mapping[str, Any], *, dropout: float = 0.0) -> LanguageModel:
-    """The model that a `config.json` describes, its weights not yet set.
+def read_config(values: Mapping[str, Any]) -> ModelConfig:
+    """The shape that a `config.json` describes.
 
     Raises ModelError for an architecture or a feature that Inkling does not compute.
     """
-    if not isinstance(config.get("model_type"), str):
+    if not isinstance(values.get("model_type"), str):
         raise ModelError("the configuration names no architecture: it has no model_type")
-    architecture = load(config["model_type"])
-    return architecture.Model(architecture.Config.from_dict(config), dropout=dropout)
+    return load(values["model_type"]).Config.from_dict(values)
+
+
+def from_config(values: Mapping[str, Any], *, dropout: float = 0.0) -> LanguageModel:
+    """The model that a `config.json` describes, its weights not yet set. Raises ModelError as `read_config`."""
+    config = read_config(values)
+    return load(config.model_type).Model(config, dropout=dropout)
 
 
 def without_memory(config: ModelConfig) -> LanguageModel:

@@ -37,9 +37,11 @@ class Tokenizer:
 
     Args:
         backend: The `tokenizers` object to take over.
+        chat_template: How a conversation becomes one text, in Jinja; None for a tokenizer of plain text.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, chat_template: str | None = None) -> None:
+        self.chat_template = chat_template
         self._with_specials = backend
         self._plain = tokenizers.Tokenizer.from_str(backend.to_str())
         self._plain.encode_special_tokens = True  # a special token's text is text
@@ -79,7 +81,8 @@ class Tokenizer:
             return cls(load_tiktoken_ranks(path))
         file = path / TOKENIZER_FILE if path.is_dir() else path
         try:
-            return cls(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")))
+            template = _chat_template(path) if path.is_dir() else None
+            return cls(tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8")), template)
         except FileNotFoundError:
             raise TokenizerError(f"there is no tokenizer {path}. Train one: inkling tokenizer train") from None
         except Exception as error:  # the library raises bare Exception for a file it cannot read
@@ -96,6 +99,7 @@ class Tokenizer:
             "pad_token": end,
             "clean_up_tokenization_spaces": False,
             **({"model_max_length": max_length} if max_length else {}),
+            **({"chat_template": self.chat_template} if self.chat_template else {}),
         }
         files.write_text(folder / TOKENIZER_FILE, self._with_specials.to_str(pretty=True))
         files.write_json(folder / CONFIG_FILE, config)
@@ -129,7 +133,7 @@ class Tokenizer:
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
         new = [{"id": self.vocab_size + n, "content": token, **flags} for n, token in enumerate(tokens)]
         content = {**self._content, "added_tokens": [*self._content["added_tokens"], *new]}
-        return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(content)))
+        return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(content)), self.chat_template)
 
     @cached_property
     def eot_id(self) -> int:
@@ -257,6 +261,15 @@ class StreamDecoder:
         if self._tokenizer.is_byte_level:
             return self._utf8.decode(b"", final=True)
         return self._tokenizer.decode(self._ids)[len(self._text) :]
+
+
+def _chat_template(folder: Path) -> str | None:
+    """The template beside a `tokenizer.json`: in a file of its own, or in `tokenizer_config.json`."""
+    alone, config = folder / "chat_template.jinja", folder / CONFIG_FILE
+    if alone.is_file():
+        return alone.read_text(encoding="utf-8")
+    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    return template if isinstance(template, str) else None
 
 
 def cut_at_safe_borders(text: str, size: int) -> Iterator[str]:

@@ -1,0 +1,212 @@
+"""GGUF: one file for llama.cpp, and for Ollama, LM Studio and others that are built on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from inkling import files, models
+from inkling.checkpoint import StoredModel
+from inkling.errors import ExportError, MissingExtraError
+from inkling.export import _llama_cpp
+from inkling.export._chat import CHAT, render
+from inkling.export._verification import Verification, compare, expected, num_same
+from inkling.gguf import layout, types, vocabulary
+from inkling.models import ModelConfig
+from inkling.tokenizer import Tokenizer
+
+TYPES = ("f16", *(name for name in types.FILE_TYPES if name != "f16"))
+_QUANTIZATION_VERSION = 2
+_TIMEOUT_S = 600
+_MAX_KL = {"f32": 1e-5, "f16": 1e-3, "bf16": 1e-2}
+"""Beyond which a file is wrong, and not merely rounded."""
+
+
+def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
+    """Why llama.cpp could not run such a model; empty when it can."""
+    found = layout.LAYOUTS.get(config.model_type)
+    if found is None:
+        return [f"llama.cpp does not compute {config.model_type}"]
+    reasons = []
+    try:
+        for name in models.without_memory(config).state_dict():
+            found.gguf_name(name)
+    except ExportError as error:
+        reasons.append(str(error))
+    if tokenizer is not None:
+        content = vocabulary.content_of(tokenizer.to_json())
+        reasons += vocabulary.objections(content, tokenizer.pattern_name, tokenizer.is_byte_level)
+    return reasons
+
+
+def default_path(stored: StoredModel, type_name: str) -> Path:
+    """`runs/notes` as F16 → `notes-f16.gguf`, here."""
+    return Path(f"{stored.folder.resolve().name}-{type_name}.gguf")
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write(stored: StoredModel, path: Path, type_name: str) -> None:
+    """Write the file. One tensor at a time is in memory.
+
+    Raises ExportError when the model cannot be said in this format, and MissingExtraError without the `gguf` package.
+    """
+    spelled = layout.LAYOUTS[stored.config.model_type]
+    ours = {spelled.gguf_name(name): name for name in stored.shapes}
+    shapes = {name: spelled.gguf_shape(name, stored.shapes[our]) for name, our in ours.items()}
+    chosen = types.tensor_types(shapes, type_name, stored.config.num_hidden_layers)
+    files.write_file(path, lambda temporary: _write(stored, temporary, spelled, ours, shapes, chosen, type_name))
+
+
+def _write(
+    stored: StoredModel,
+    path: Path,
+    spelled: layout.Layout,
+    ours: dict[str, str],
+    shapes: dict[str, tuple[int, ...]],
+    chosen: dict[str, str],
+    type_name: str,
+) -> None:
+    try:
+        import gguf
+    except ImportError:
+        raise MissingExtraError("gguf", "gguf", "a GGUF file") from None
+    writer = gguf.GGUFWriter(path, spelled.architecture)
+    _add_keys(writer, stored, spelled, type_name)
+    for name, shape in shapes.items():
+        number = types.ggml_type(chosen[name])
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), types.num_bytes(chosen[name], shape), number)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        heads = stored.config.num_attention_heads, stored.config.num_key_value_heads
+        names = dict(zip(ours.values(), ours, strict=True))
+        for our_name, tensor in stored.tensors(names):
+            name = names[our_name]
+            array = spelled.to_gguf(name, _to_numpy(tensor), *heads)
+            writer.write_tensor_data(types.encode(np.ascontiguousarray(array), chosen[name]))
+    finally:
+        writer.close()
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.float().numpy()
+    return array
+
+
+def _add_keys(writer: Any, stored: StoredModel, spelled: layout.Layout, type_name: str) -> None:
+    import gguf
+
+    config, tokenizer = stored.config, stored.tokenizer
+    writer.add_name(stored.folder.resolve().name)
+    writer.add_file_type(types.FILE_TYPES[type_name].number)
+    if type_name not in ("f32", "f16", "bf16"):
+        writer.add_quantization_version(_QUANTIZATION_VERSION)
+    for key, field in spelled.keys.items():
+        value = getattr(config, field)
+        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add(f"{spelled.architecture}.{key}", value)
+    assert tokenizer.pattern_name is not None
+    keys = vocabulary.to_keys(
+        vocabulary.content_of(tokenizer.to_json()),
+        tokenizer.pattern_name,
+        vocab_size=config.vocab_size,
+        end_id=tokenizer.eot_id,
+        begins_with_end=True,
+    )
+    for key, value in keys.items():
+        name = f"tokenizer.ggml.{key}"
+        if isinstance(value, list) and value:
+            kind = gguf.GGUFValueType.INT32 if isinstance(value[0], int) else None
+            writer.add_key_value(name, value, gguf.GGUFValueType.ARRAY, sub_type=kind)
+        elif isinstance(value, bool):
+            writer.add_bool(name, value)
+        elif isinstance(value, int):
+            writer.add_uint32(name, value)
+        elif isinstance(value, str):
+            writer.add_string(name, value)
+    if tokenizer.chat_template is not None:
+        writer.add_string("tokenizer.chat_template", tokenizer.chat_template)
+
+
+# ---------------------------------------------------------------- verifying
+
+
+def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | None:
+    """Open the file in llama.cpp, and compare; None without the `xllamacpp` package."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return None
+    wanted = expected(stored)
+    template = stored.tokenizer.chat_template
+    with tempfile.TemporaryDirectory() as folder:
+        job = {
+            "model": str(path.resolve()),
+            "context": len(wanted.prompt_ids) + len(wanted.greedy_ids) + 8,
+            "num_threads": max(1, (os.cpu_count() or 2) // 2),
+            "vocab_size": stored.config.vocab_size,
+            "whole_token": stored.tokenizer.eot_id,
+            "texts": wanted.texts,
+            "prompt_ids": wanted.prompt_ids,
+            "prefix_lengths": wanted.prefix_lengths,
+            "num_greedy": len(wanted.greedy_ids),
+            "chat": CHAT if template else None,
+        }
+        answers, table = _ask(Path(folder), job)
+    kl, agreement = compare(wanted.log_probabilities, table)
+    different = sum(
+        plain != a or special != b
+        for plain, special, a, b in zip(
+            wanted.plain_ids, wanted.special_ids, answers["plain"], answers["special"], strict=True
+        )
+    )
+    same = num_same(wanted.greedy_ids, answers.get("greedy", []))
+    same_chat = None if template is None else answers["chat"] == render(template, stored.tokenizer)
+    problems = []
+    if different:
+        problems.append(f"{different} of {len(wanted.texts)} strings are tokenized otherwise")
+    if kl > _MAX_KL.get(type_name, float("inf")) or not np.isfinite(kl):
+        problems.append(f"the probabilities differ by {kl:.1e} nats")
+    if type_name == "f32" and same < len(wanted.greedy_ids):
+        problems.append(f"greedy text differs after {same} tokens")
+    if same_chat is False:
+        problems.append("the chat template is rendered otherwise")
+    version = importlib.metadata.version("xllamacpp")
+    return Verification(
+        f"llama.cpp (xllamacpp {version})",
+        kl,
+        agreement,
+        len(wanted.greedy_ids),
+        same,
+        len(wanted.texts),
+        different,
+        same_chat,
+        problems,
+    )
+
+
+def _ask(folder: Path, job: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+    path = folder / "job.json"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    command = [sys.executable, "-m", _llama_cpp.__name__, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"llama.cpp took longer than {_TIMEOUT_S // 60} minutes; use --no-verify") from None
+    if done.returncode or not (folder / _llama_cpp.ANSWERS).exists():
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+        told = next((line for line in lines if "error" in line.lower()), lines[-1])
+        raise ExportError(f"llama.cpp does not accept the file: {told.strip()[:300]}")
+    answers = json.loads((folder / _llama_cpp.ANSWERS).read_text(encoding="utf-8"))
+    return answers, np.load(folder / _llama_cpp.LOG_PROBABILITIES)
