@@ -37,7 +37,7 @@ RUN_FILE, CONFIG_FILE, WEIGHTS_FILE, STATE_FILE = (
 _UNKNOWN_DIGEST = "0" * 64
 _DIGEST_BLOCK = 1 << 22
 
-Status = Literal["running", "interrupted", "finished", "failed"]
+Status = Literal["running", "interrupted", "finished", "failed", "imported"]
 
 
 class RunRecord(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ VERBS = {
     "plan": "Before a run: its size, memory, time, disk, and the loss to expect",
     "train": "Train a model on a data folder, or resume a run",
     "sweep": "Train with every combination of some options, and compare",
+    "import": "Take in a model that others made: Hugging Face, GGUF, nanoGPT, litgpt",
     "export": "Write a model for another runtime (GGUF, Hugging Face, Ollama, ONNX), and check it there",
     "eval": "Loss, perplexity and bits per byte of a run, beside honest floors",
     "generate": "Continue a prompt, a file of prompts or standard input",
@@ -106,8 +108,9 @@ def split_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def command_module(verb: str) -> ModuleType:
-    """The module behind a verb: `tokenizer train` → `inkling.commands.tokenizer_train`."""
-    return importlib.import_module(f"inkling.commands.{verb.replace(' ', '_')}")
+    """The module behind a verb: `tokenizer train` → `inkling.commands.tokenizer_train`, `import` → `….import_`."""
+    name = verb.replace(" ", "_") + ("_" if keyword.iskeyword(verb) else "")
+    return importlib.import_module(f"inkling.commands.{name}")
 
 
 def all_settings() -> Iterator[type[CommandSettings]]:

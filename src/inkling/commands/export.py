@@ -100,5 +100,5 @@ def print_result(result: dict[str, Any], found: Verification | None, settings: S
         print(f"  chat template  {'the same' if found.same_chat_template else 'rendered otherwise'}")
 
 
-EXTRA = {"gguf": "gguf", "ollama": "gguf", "hf": "transformers", "onnx": "onnx"}
+EXTRA = {"gguf": "llamacpp", "ollama": "llamacpp", "hf": "transformers", "onnx": "onnx"}
 """What installs the runtime of each target."""

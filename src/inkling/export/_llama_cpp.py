@@ -37,7 +37,7 @@ def main(job_path: Path) -> None:
 
     answers: dict[str, Any] = {}
     for special in (False, True):
-        question = {"add_special": False, "parse_special": special}
+        question: dict[str, Any] = {"add_special": False, "parse_special": special}
         answers["special" if special else "plain"] = [
             post("/tokenize", {"content": text, **question})["tokens"] for text in job["texts"]
         ]

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
+from inkling.errors import ModelError
 from inkling.models._attention import RotaryAttention, document_mask
 from inkling.models._cache import KVCache
 from inkling.models._config import ModelConfig
@@ -39,6 +40,8 @@ class DecoderConfig(ModelConfig):
     }
     qk_norm: ClassVar[bool]
     """Normalise queries and keys per head."""
+    qkv_bias: ClassVar[bool] = False
+    """Queries, keys and values always have biases; `attention_bias` gives one to the output projection too."""
 
     head_dim: int = Field(ge=2, multiple_of=2)
     max_position_embeddings: int = Field(2048, ge=1)
@@ -50,6 +53,11 @@ class DecoderConfig(ModelConfig):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read a `config.json`, of `transformers` 4 or 5: the latter has a section for the rotary positions."""
+        kinds = set(values.get("layer_types") or ()) - {"full_attention"}
+        if kinds:
+            raise ModelError(
+                f"this {cls.model_type} model needs what Inkling does not compute: {', '.join(sorted(kinds))}"
+            )
         return super().from_dict({**(values.get("rope_parameters") or {}), **values})
 
 
@@ -65,7 +73,8 @@ class Block(nn.Module):
             num_heads=config.num_attention_heads,
             num_key_value_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
-            bias=config.attention_bias,
+            qkv_bias=config.attention_bias or config.qkv_bias,
+            output_bias=config.attention_bias,
             qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
         )
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,39 @@ class Tokenizer:
         tokens = dict.fromkeys([*special_tokens, *alphabet, *(left + right for left, right in spelled)])
         vocabulary = {token: number for number, token in enumerate(tokens)}
         return cls(_byte_level_bpe(vocabulary, spelled, PATTERNS[pattern], special_tokens))
+
+    @classmethod
+    def from_vocabulary(
+        cls,
+        vocabulary: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        *,
+        pattern: str,
+        added_tokens: Mapping[str, bool],
+        chat_template: str | None = None,
+    ) -> Tokenizer:
+        """A byte-level BPE whose tokens, spelled with the bytes' stand-in characters, have their ids already.
+
+        Args:
+            added_tokens: Those that are found in text before it is split → whether they are control tokens.
+
+        Raises:
+            TokenizerError: The parts do not make a tokenizer.
+        """
+        plain = {token: number for token, number in vocabulary.items() if token not in added_tokens}
+        try:
+            backend = _byte_level_bpe(plain, list(merges), PATTERNS[pattern], [], ignore_merges=pattern == "llama3")
+            flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+            added = [
+                {"id": vocabulary[token], "content": token, **flags, "special": special}
+                for token, special in sorted(added_tokens.items(), key=lambda item: vocabulary[item[0]])
+            ]
+            # Given as content: the library's own way to add a token numbers it anew.
+            content = {**json.loads(backend.to_str()), "added_tokens": added}
+            return cls(tokenizers.Tokenizer.from_str(json.dumps(content)), chat_template)
+        except Exception as error:  # the library raises bare Exception
+            reason = " ".join(str(error).split())[:200]
+            raise TokenizerError(f"the vocabulary makes no tokenizer ({reason})") from None
 
     @classmethod
     def load(cls, source: str | Path) -> Tokenizer:
