@@ -81,5 +81,5 @@ def _check_split(folder: Path, name: str, split: TokenSplit, dataset: Dataset, t
             raise refuse("an end-of-text token stands inside a document")
     if num_ends != split.num_documents:
         raise refuse("a document has no end-of-text token")
-    if tokenizer.is_byte_level and num_bytes != split.num_bytes:
+    if tokenizer.is_byte_level and not tokenizer.normalizer and num_bytes != split.num_bytes:
         raise refuse(f"its tokens spell {num_bytes:,} bytes instead of {split.num_bytes:,}")

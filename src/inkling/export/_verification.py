@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -84,6 +85,8 @@ def expected(stored: StoredModel) -> Expected:
     prompt_ids = [tokenizer.eot_id, *tokenizer.encode(_TEXT)][: max(1, min(64, context // 2))]
     lengths = sorted({max(1, round(len(prompt_ids) * part / NUM_PREFIXES)) for part in range(1, NUM_PREFIXES + 1)})
     texts = awkward_strings(tokenizer)
+    if tokenizer.normalizer == "NFC":  # which not every runtime does: whoever serves the model has to
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
     return Expected(
         prompt_ids,
         lengths,

@@ -13,6 +13,9 @@ PRE_TOKENIZERS = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2": "qwen2"}
 """Our pattern → llama.cpp's name of it. It knows no way to be told a pattern itself."""
 PATTERNS_OF_OTHERS = {"gpt-2": "gpt2", "llama-bpe": "llama3", "llama3": "llama3", "qwen2": "qwen2"}
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NFC = "NFC"
+"""Unicode's composed form, to which Qwen's tokenizers bring text. llama.cpp leaves that out, which shows only on texts
+that are not in it."""
 END_OF_TURN = "<|im_end|>"
 """Among the texts by which llama.cpp knows the end of a turn."""
 _END_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
@@ -20,8 +23,10 @@ _END_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
 
 def objections(content: Mapping[str, Any], pattern_name: str | None, is_byte_level: bool) -> list[str]:
     """Why a tokenizer, the content of its `tokenizer.json`, cannot leave for GGUF; empty when it can."""
-    if content["model"]["type"] != "BPE" or not is_byte_level:
-        return ["its tokenizer is no byte-level BPE"]
+    if content["model"]["type"] != "BPE" or not is_byte_level or not content["model"]["merges"]:
+        return ["its tokenizer is no byte-level BPE with merges"]
+    if (content["normalizer"] or {"type": NFC})["type"] != NFC:
+        return [f"its tokenizer changes text first ({content['normalizer']['type']}), which llama.cpp does not"]
     if pattern_name not in PRE_TOKENIZERS:
         return [
             f"its tokenizer splits text by a pattern that llama.cpp does not know (known: {', '.join(PRE_TOKENIZERS)})"

@@ -213,9 +213,15 @@ class Tokenizer:
 
     @cached_property
     def is_byte_level(self) -> bool:
-        """Whether each token is a string of bytes, so that every text comes back as it was."""
+        """Whether each token is a string of bytes."""
         decoder = self._content["decoder"]
-        return bool(decoder and decoder["type"] == "ByteLevel" and self._content["normalizer"] is None)
+        return bool(decoder and decoder["type"] == "ByteLevel")
+
+    @cached_property
+    def normalizer(self) -> str | None:
+        """How text is changed before it is split, such as `NFC`; None where every text comes back as it was."""
+        normalizer = self._content["normalizer"]
+        return None if normalizer is None else str(normalizer["type"])
 
     @cached_property
     def token_bytes(self) -> list[bytes]:

@@ -1,0 +1,225 @@
+"""ONNX: one graph for onnxruntime, with the names of inputs and outputs that `optimum` and transformers.js use.
+
+The graph takes the keys and values of earlier tokens and returns those of all: from an empty past it is the model
+without a cache, from its own output the model with one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inkling import checkpoint, files
+from inkling.checkpoint import StoredModel
+from inkling.errors import ExportError, MissingExtraError
+from inkling.export._verification import Expected, Verification, compare, expected, num_same
+from inkling.models import KVCache, LanguageModel, ModelConfig
+from inkling.tokenizer import Tokenizer
+
+TYPES = ("f32",)
+MODEL_FILE = "model.onnx"
+OPSET = 23
+_MAX_KL = 1e-6
+
+
+def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
+    """Why such a model cannot be one graph; empty when it can."""
+    if config.model_type == "speedrun":
+        return ["its convolutions keep a state that has no name among ONNX's inputs"]
+    return []
+
+
+def default_path(stored: StoredModel, type_name: str) -> Path:
+    """`runs/notes` → `notes-onnx`, here."""
+    return Path(f"{stored.folder.resolve().name}-onnx")
+
+
+class _PastCache(KVCache):
+    """A cache in the form of tensors that come in and go out: nothing is written in place.
+
+    Args:
+        attention_mask: Which slots, past and new, are text: (B, P + T).
+    """
+
+    def __init__(self, past: list[Tensor], attention_mask: Tensor) -> None:
+        self._past = past
+        self._text = attention_mask.bool()
+        self.length: Any = past[0].shape[2]
+        self.present: list[Tensor] = []
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, T, D) twice -> (B, K, P + T, D) twice."""
+        both = tuple(
+            torch.cat((before, new), dim=2)
+            for before, new in zip(self._past[2 * layer : 2 * layer + 2], (keys, values), strict=True)
+        )
+        self.present += both
+        return both[0], both[1]
+
+    def advance(self, num_tokens: int) -> None:
+        """Nothing is counted: the next call brings its past along."""
+
+    def positions(self, num_tokens: int) -> Tensor:
+        """The place of each new token in its row's text, (B, T)."""
+        return (self._text.long().cumsum(dim=1) - 1).clamp(min=0)[:, self.length :]
+
+    def mask(self, num_tokens: int) -> Tensor:
+        """Which slots each new token attends to, (B, 1, T, P + T)."""
+        slots = torch.arange(self._text.shape[1], device=self._text.device)
+        query, key = slots[self.length :, None], slots[None, :]
+        return (key <= query) & (self._text[:, None, None, :] | (key == query))
+
+
+class _Graph(nn.Module):
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
+        cache = _PastCache(past, attention_mask)
+        logits = self.model(input_ids, cache=cache)
+        return logits, *cache.present
+
+
+def write(stored: StoredModel, path: Path, type_name: str) -> None:
+    """Write a folder with the graph, the configuration and the tokenizer.
+
+    Raises MissingExtraError without the packages that torch's exporter needs.
+    """
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "onnx", "an ONNX file")
+    model, tokenizer = checkpoint.load_model(stored.folder)
+    config = model.config
+    layers = range(config.num_hidden_layers)
+    names = [f"{{}}.{layer}.{part}" for layer in layers for part in ("key", "value")]
+    past = [torch.zeros(2, config.num_key_value_heads, 3, config.head_dim) for _ in names]
+    batch, tokens, before = torch.export.Dim("batch"), torch.export.Dim("tokens"), torch.export.Dim("past")
+    arguments = (torch.ones(2, 4, dtype=torch.long), torch.ones(2, 7, dtype=torch.long), past)
+    with files.new_folder(path) as folder, _quietly():
+        program = torch.onnx.export(
+            _Graph(model),
+            arguments,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["input_ids", "attention_mask", *(name.format("past_key_values") for name in names)],
+            output_names=["logits", *(name.format("present") for name in names)],
+            dynamic_shapes=(
+                {0: batch, 1: tokens},
+                {0: batch, 1: torch.export.Dim.AUTO},
+                [{0: batch, 2: before} for _ in names],
+            ),
+        )
+        assert program is not None
+        program.save(folder / MODEL_FILE, external_data=False)
+        tokenizer.save(folder, max_length=config.max_position_embeddings)
+        for name in (checkpoint.CONFIG_FILE, "generation_config.json"):
+            if (stored.folder / name).is_file():
+                files.write_text(folder / name, (stored.folder / name).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Torch's exporter speaks of its own inner workings."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+# ---------------------------------------------------------------- verifying
+
+
+def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | None:
+    """Run the graph in onnxruntime, without a past and step by step with one; None where that is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    wanted = expected(stored)
+    runner = _Runner(path / MODEL_FILE, stored.config)
+    logits, _ = runner(wanted.prompt_ids, runner.empty())
+    table = _log_softmax(logits[np.array(wanted.prefix_lengths) - 1])
+    kl, agreement = compare(wanted.log_probabilities, table)
+    stepwise = _stepwise(runner, wanted)
+    kl_cached, _ = compare(wanted.log_probabilities, _log_softmax(stepwise[np.array(wanted.prefix_lengths) - 1]))
+    greedy = _greedy(runner, wanted, stored.tokenizer.eot_id)
+    same = num_same(wanted.greedy_ids, greedy)
+    problems = []
+    if not kl <= _MAX_KL:
+        problems.append(f"the probabilities differ by {kl:.1e} nats")
+    if not kl_cached <= _MAX_KL:
+        problems.append(f"the probabilities with a cache differ by {kl_cached:.1e} nats")
+    if same < len(wanted.greedy_ids):
+        problems.append(f"greedy text differs after {same} tokens")
+    version = importlib.metadata.version("onnxruntime")
+    return Verification(
+        f"onnxruntime {version}", max(kl, kl_cached), agreement, len(wanted.greedy_ids), same, problems=problems
+    )
+
+
+class _Runner:
+    """The graph, one sequence at a time."""
+
+    def __init__(self, path: Path, config: ModelConfig) -> None:
+        import onnxruntime
+
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library raises its own kinds, all below Exception
+            raise ExportError(f"onnxruntime does not accept {path}: {' '.join(str(error).split())[:200]}") from None
+        self._names = [entry.name for entry in self._session.get_inputs()][2:]
+        self._shape = (1, config.num_key_value_heads, 0, config.head_dim)
+
+    def empty(self) -> list[np.ndarray]:
+        """Before the first token."""
+        return [np.zeros(self._shape, np.float32) for _ in self._names]
+
+    def __call__(self, ids: list[int], past: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Logits after each of `ids`, (T, V), and keys and values of all tokens so far."""
+        mask = np.ones((1, past[0].shape[2] + len(ids)), np.int64)
+        inputs = {"input_ids": np.array([ids], np.int64), "attention_mask": mask}
+        logits, *present = self._session.run(None, {**inputs, **dict(zip(self._names, past, strict=True))})
+        return logits[0], present
+
+
+def _stepwise(runner: _Runner, wanted: Expected) -> np.ndarray:
+    """Logits of the prompt, token by token: (T, V)."""
+    past, rows = runner.empty(), []
+    for token in wanted.prompt_ids:
+        logits, past = runner([token], past)
+        rows.append(logits[-1])
+    return np.stack(rows)
+
+
+def _greedy(runner: _Runner, wanted: Expected, end_id: int) -> list[int]:
+    found: list[int] = []
+    new, past = wanted.prompt_ids, runner.empty()
+    while len(found) < len(wanted.greedy_ids):
+        logits, past = runner(new, past)
+        new = [int(logits[-1].argmax())]
+        if new[0] == end_id:
+            break
+        found += new
+    return found
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    table: np.ndarray = torch.from_numpy(logits).double().log_softmax(-1).numpy()
+    return table
