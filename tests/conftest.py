@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
+from inkling import checkpoint, models
 from inkling.data.prep import prep
 from inkling.data.prep_options import PrepOptions
+from inkling.tokenizer import Tokenizer
+from inkling.tokenizer.train import train_bpe
 
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
@@ -64,3 +68,30 @@ def data_folder(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("prepared") / "data"
     prep([str(text_folder)], out, PrepOptions(level="char", val_fraction=0.2), num_workers=1)
     return out
+
+
+def random_checkpoint(folder: Path, values: dict[str, Any], tokenizer: Tokenizer, *, spread: float = 0.1) -> Path:
+    """A checkpoint folder of a model with all weights random: fresh ones have zero matrices, which hide mistakes."""
+    model = models.from_config({**SMALL_SHAPE, "vocab_size": tokenizer.vocab_size + 3, **values})
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            gain = "norm" in name or "ln_" in name
+            parameter.normal_(1.0 if gain and name.endswith("weight") else 0.0, spread, generator=generator)
+    checkpoint.save_model(folder, model, tokenizer)
+    return folder
+
+
+SMALL_SHAPE: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> Tokenizer:
+    """A byte-level BPE of 600 tokens."""
+    return train_bpe([words(seed, 400) for seed in range(3)], 600)

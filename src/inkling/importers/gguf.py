@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from inkling import models
@@ -66,6 +67,8 @@ def _config(path: Path, file: GGUFFile, model_type: str, spelled: layout.Layout)
         value = file.values.get(f"{prefix}.{key}")
         if value is None and key not in spelled.optional_keys:
             raise ModelError(f"{path} does not say its {prefix}.{key}")
+        if isinstance(value, float):
+            value = float(str(np.float32(value)))  # it is kept in fp32: 1e-05 and not 9.9999997e-06
         if value is not None and values.setdefault(field, value) != value:
             raise ModelError(f"{path}: {prefix}.{key} is {value}, where {values[field]} was said before")
     embedding = file.tensors.get("token_embd.weight")
@@ -74,7 +77,7 @@ def _config(path: Path, file: GGUFFile, model_type: str, spelled: layout.Layout)
     values["vocab_size"] = embedding.shape[0]
     if model_type != "gpt2":
         values["tie_word_embeddings"] = "output.weight" not in file.tensors
-        values["attention_bias"] = any(name.endswith("attn_q.bias") for name in file.tensors)
+        values["attention_bias"] = any(name.endswith("attn_output.bias") for name in file.tensors)
     return models.read_config(_as_spelled(model_type, values))
 
 

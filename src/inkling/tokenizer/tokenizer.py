@@ -82,9 +82,8 @@ class Tokenizer:
         Raises:
             TokenizerError: The parts do not make a tokenizer.
         """
-        plain = {token: number for token, number in vocabulary.items() if token not in added_tokens}
         try:
-            backend = _byte_level_bpe(plain, list(merges), PATTERNS[pattern], [], ignore_merges=pattern == "llama3")
+            backend = _byte_level_bpe(dict(vocabulary), list(merges), PATTERNS[pattern], [], ignore_merges=pattern == "llama3")
             flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
             added = [
                 {"id": vocabulary[token], "content": token, **flags, "special": special}
