@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from inkling import export
 from inkling.data.loader import Batch
 from inkling.data.shards import Dataset, TokenSplit
 from inkling.eval.ngrams import ngram_bits_per_byte
 from inkling.eval.perplexity import bytes_per_token, evaluate
 from inkling.infer.generate import generate
 from inkling.infer.sampling import SamplingParams
-from inkling.models import LanguageModel
+from inkling.models import LanguageModel, ModelConfig
 from inkling.tokenizer import Tokenizer
 
 DIFFICULTY_TRAIN_BYTES, DIFFICULTY_BYTES = 4 << 20, 1 << 18
+
+
+def exports_line(config: ModelConfig, tokenizer: Tokenizer | None = None) -> str:
+    """Where such a model can go, and why not elsewhere."""
+    found = export.objections(config, tokenizer)
+    fine = [name for name, reasons in found.items() if not reasons]
+    others = [f"not {name} ({'; '.join(reasons)})" for name, reasons in found.items() if reasons]
+    return f"exports to: {', '.join([*fine, *others]) if fine else 'nothing but this project'}"
 
 
 def evaluator(tokenizer: Tokenizer) -> Callable[[LanguageModel, list[Batch]], dict[str, float]]:

@@ -74,6 +74,7 @@ class Row:
 def run(settings: Settings) -> None:
     """Count, time, print."""
     from inkling import models
+    from inkling.commands._hooks import exports_line
 
     architectures = models.names() if settings.arch is None else [settings.arch]
     rows: list[Row] = []
@@ -86,7 +87,9 @@ def run(settings: Settings) -> None:
         return
     print(f"{machine.cpu_name()}, {machine.usable_cores()} cores")
     for name in architectures:
-        print_table(name, [row for row in rows if row.architecture == name])
+        of_this = [row for row in rows if row.architecture == name]
+        print_table(name, of_this)
+        print(f"  {exports_line(models.read_config(of_this[0].config))}")
 
 
 def rows_of(name: str, settings: Settings, seconds: float) -> Iterator[Row]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from inkling import machine
+from inkling import machine, models
+from inkling.commands._hooks import exports_line
 from inkling.commands.train import planned_run
 from inkling.progress import LiveProgress
 from inkling.train.forecast import format_duration
@@ -52,6 +53,7 @@ def summary(work: PretrainingRun) -> dict[str, Any]:
         **{name: choices[name] for name in kept},
         **choices["forecast"],
         "ngram_bits_per_byte": choices["ngram"],
+        "exports": exports_line(models.read_config(choices["model_config"]), work.tokenizer),
         "program_bytes": machine.resident_bytes(),
         "reasons": [*choices["reasons"], choices["timing"]],
     }
@@ -74,6 +76,7 @@ def print_plan(plan: dict[str, Any]) -> None:
             f"{plan['bits_per_byte']:.3f} bits per byte ± {plan['error']:.0%} "
             f"(byte n-gram model: {plan['ngram_bits_per_byte']:.3f})"
         )
+    rows["exports to"] = plan["exports"].removeprefix("exports to: ")
     print()
     for name, value in rows.items():
         print(f"{name:<15} {value}")

@@ -12,14 +12,14 @@ from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
-from inkling.commands._hooks import difficulty_of, evaluator, write_sample
+from inkling.commands._hooks import difficulty_of, evaluator, exports_line, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train import world
 from inkling.train.find_lr import plot, range_test
 from inkling.train.launch import PretrainingRun
 from inkling.train.probe import threads
-from inkling.train.resume import check_idle, new_run_path, resumed_settings, unfinished_runs
+from inkling.train.resume import check_idle, new_run_path, resumed_settings, unfinished_runs, with_source
 from inkling.train.settings import TrainSettings as Settings
 
 FIND_LR_STEPS = 120
@@ -80,8 +80,16 @@ def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
     if settings.devices > 1:
         raise ConfigError("one process is timed here, and --devices would need several: leave it out")
     path = new_run_path(settings)
+    settings = with_source(settings)
     return PretrainingRun(
-        path, settings, None, evaluator=evaluator, sample_fn=write_sample, report=progress, difficulty=difficulty_of
+        path,
+        settings,
+        None,
+        evaluator=evaluator,
+        sample_fn=write_sample,
+        report=progress,
+        difficulty=difficulty_of,
+        describe=exports_line,
     )
 
 
@@ -94,6 +102,8 @@ def start_or_resume(
     record = checkpoint.read_run(path) if resumed else None
     if record is not None:
         settings = resumed_settings(record, settings)
+    else:
+        settings = with_source(settings)
     work = PretrainingRun(
         path,
         settings,
@@ -102,6 +112,7 @@ def start_or_resume(
         sample_fn=write_sample,
         report=progress,
         difficulty=difficulty_of,
+        describe=exports_line,
         world=here,
     )
     return path, work.train()
@@ -165,7 +176,7 @@ def _run_to_resume(settings: Settings) -> Path | None:
     if wanted is None or not (wanted / checkpoint.RUN_FILE).exists():
         return None
     record = checkpoint.read_run(wanted)
-    if record.status == "finished":
+    if record.status in ("finished", "imported"):
         return None
     check_idle(wanted, record)
     return _ask(wanted, record, settings)
@@ -174,6 +185,8 @@ def _run_to_resume(settings: Settings) -> Path | None:
 def _resumable(path: Path, settings: Settings) -> Path:
     record = checkpoint.read_run(path)
     check_idle(path, record)
+    if record.status == "imported":
+        raise CheckpointError(f"{path} was imported, not trained here: inkling train DATA --start-from {path}")
     if record.status == "finished" and settings.steps is None and settings.time is None:
         raise CheckpointError(f"{path} is finished; give --steps or --time to train it further")
     return path

@@ -83,7 +83,9 @@ class Tokenizer:
             TokenizerError: The parts do not make a tokenizer.
         """
         try:
-            backend = _byte_level_bpe(dict(vocabulary), list(merges), PATTERNS[pattern], [], ignore_merges=pattern == "llama3")
+            backend = _byte_level_bpe(
+                dict(vocabulary), list(merges), PATTERNS[pattern], [], ignore_merges=pattern == "llama3"
+            )
             flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
             added = [
                 {"id": vocabulary[token], "content": token, **flags, "special": special}

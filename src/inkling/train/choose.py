@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from inkling import machine, models, optim
+from inkling import checkpoint, machine, models, optim
 from inkling.config import Section
 from inkling.data.loader import PackedWindows
 from inkling.data.shards import Dataset
@@ -83,6 +83,11 @@ def choose_model(
     """
     sizes = list(models.load(settings.arch).SIZES)
     limit = settings.memory or free_bytes(device)
+    if settings.start_from is not None:
+        source = checkpoint.open_model(settings.start_from)
+        dataset.check_tokenizer(source.tokenizer)
+        speed = plain_speed(settings, source.config, dataset, device) if settings.time is not None else None
+        return source.config, f"weights and shape of {settings.start_from}", speed
     size, reason = defaults.choose_size(settings.size, sizes, dataset.train.num_tokens)
     if settings.size != "auto":
         config = config_of(settings, dataset, size)

@@ -47,6 +47,8 @@ class Reporter(Protocol):
 EvaluateFn = Callable[[models.LanguageModel, list[Batch]], dict[str, float]]
 """(model, batches) → at least `val_loss` in nats per token."""
 DifficultyFn = Callable[[Dataset, Tokenizer], float]
+DescribeFn = Callable[[models.ModelConfig, Tokenizer], str]
+"""(shape, tokenizer) → a line about what can be done with such a model."""
 SampleFn = Callable[[models.LanguageModel, Tokenizer, str, int], str]
 """(model, tokenizer, prompt, number of tokens) → text."""
 
@@ -61,6 +63,7 @@ class PretrainingRun:
         evaluator: Makes the function that scores the model on batches, for a tokenizer.
         sample_fn: Lets the model write.
         report: Shows progress.
+        describe: Says, before the run, where such a model can be exported to.
         difficulty: Bits per byte of a byte n-gram model on the validation text, from which a loss can be expected.
         world: The processes that train together.
     """
@@ -75,6 +78,7 @@ class PretrainingRun:
         sample_fn: SampleFn,
         report: Reporter,
         difficulty: DifficultyFn | None = None,
+        describe: DescribeFn | None = None,
         world: World = ALONE,
     ) -> None:
         assert settings.data is not None
@@ -103,9 +107,15 @@ class PretrainingRun:
         self._cooler = Cooler(cool, thermometer(self.device)) if cool is not None else None
         if settings.machine.nice:
             os.nice(max(0, _NICENESS - os.nice(0)))
+        if record is None and describe is not None:
+            self.report.note(describe(models.read_config(self.choices["model_config"]), self.tokenizer))
         if record is None:
             self.choices |= self.world.from_main(self._time() if world.is_main else None)
         self.model = choose.build_model(settings, self.choices, self.device)
+        if record is None and settings.start_from is not None:
+            weights, _ = checkpoint.read_tensors(settings.start_from / checkpoint.WEIGHTS_FILE, verify=False)
+            with torch.no_grad():
+                self.model.load_state_dict({name: tensor.to(self.device) for name, tensor in weights.items()})
         self._is_new = record is None
         self.record = record if record is not None else self._new_record()
 
@@ -113,7 +123,8 @@ class PretrainingRun:
         """By the first process, for all."""
         chosen: dict[str, Any] = {}
         if self.world.is_main:
-            ngram = difficulty(self.dataset, self.tokenizer) if difficulty is not None else None
+            from_nothing = self.settings.start_from is None  # which is what the law of losses is about
+            ngram = difficulty(self.dataset, self.tokenizer) if difficulty is not None and from_nothing else None
             chosen = choose.choose(self.settings, self.dataset, self.device, self.report.note, ngram)
             chosen["ngram"] = ngram
         return dict(self.world.from_main(chosen))

@@ -23,6 +23,21 @@ def new_run_path(settings: TrainSettings) -> Path:
     return path
 
 
+def with_source(settings: TrainSettings) -> TrainSettings:
+    """The settings of a new run, the architecture being that of the model it starts from, if from any.
+
+    Raises ConfigError when that model cannot see so many tokens at once.
+    """
+    if settings.start_from is None:
+        return settings
+    config = checkpoint.open_model(settings.start_from).config
+    if settings.context > config.max_position_embeddings:
+        raise ConfigError(
+            f"{settings.start_from} sees {config.max_position_embeddings:,} tokens at once: take a smaller --context"
+        )
+    return settings.model_copy(update={"arch": config.model_type})
+
+
 def check_idle(run: Path, record: RunRecord) -> None:
     """Raises CheckpointError while another process trains the run: two would write over each other."""
     process = record.sessions[-1].get("process", {}) if record.sessions else {}
@@ -35,7 +50,7 @@ def unfinished_runs(folder: Path) -> list[Path]:
     found = []
     for path in folder.glob(f"*/{checkpoint.RUN_FILE}"):
         try:
-            if checkpoint.read_run(path.parent).status != "finished":
+            if checkpoint.read_run(path.parent).status not in ("finished", "imported"):
                 found.append(path)
         except CheckpointError:
             continue

@@ -99,6 +99,9 @@ class TrainSettings(CommandSettings):
     """Run directory. Default: runs/<name of the data folder>."""
     preset: str | None = None
     """A named group of settings that was run and measured; anything given beside it wins."""
+    start_from: Path | None = None
+    """A run or an import whose weights, shape and tokenizer the new run begins with, instead of random weights. Prepare
+    the text with its tokenizer (`inkling prep --tokenizer RUN`)."""
     arch: str = "qwen3"
     """Architecture: a file in inkling/models (see `inkling models`)."""
     size: str = "auto"
@@ -157,6 +160,15 @@ class TrainSettings(CommandSettings):
     def _data_or_resume(self) -> TrainSettings:
         if self.data is None and not self.resume:
             raise ValueError("give a data folder, or --resume to continue the last interrupted run")
+        return self
+
+    @model_validator(mode="after")
+    def _shape_is_that_of_the_source(self) -> TrainSettings:
+        shaped = self.model.model_dump(exclude={"dropout"}, exclude_none=True)
+        if self.start_from is not None and (self.size != "auto" or shaped or self.vocab_multiple != 1):
+            raise ValueError(
+                "start_from brings its own shape: leave out --size, --vocab-multiple and changes to the size"
+            )
         return self
 
     @model_validator(mode="after")
