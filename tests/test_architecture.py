@@ -11,7 +11,7 @@ import inkling
 
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
-    {"errors", "config", "files", "processes", "progress", "machine"},
+    {"errors", "config", "files", "processes", "progress", "machine", "upgrade"},
     {"tokenizer", "models", "optim", "gguf"},
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},

@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inkling import files, models
+from inkling import files, models, upgrade
 from inkling.errors import CheckpointError, InklingError, ModelError
 from inkling.models import LanguageModel, ModelConfig
 from inkling.tokenizer import Tokenizer
+from inkling.upgrade import FORMAT_VERSION
 
-FORMAT_VERSION = 1
 RUN_FILE, CONFIG_FILE, WEIGHTS_FILE, STATE_FILE = (
     "run.json",
     "config.json",
@@ -164,6 +164,7 @@ def read_run(run: Path) -> RunRecord:
         raise CheckpointError(f"{run} is {what}: it has no {RUN_FILE}, so it was not trained here")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        upgrade.upgrade_record(content)
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             raise CheckpointError(f"{path} has format version {version}, this Inkling reads {FORMAT_VERSION}")

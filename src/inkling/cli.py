@@ -38,6 +38,7 @@ VERBS = {
     "chat": "Talk to a run on the terminal",
     "models": "Architectures and sizes: exact parameters, memory and time on this machine",
     "runs": "List the runs in a folder with their status and best score",
+    "upgrade": "Bring a run or a settings file of an older Inkling to the present format",
     "board": "The curves of runs while they train, on a local page or in the terminal",
     "doctor": "What this machine has, and what the defaults will therefore be",
 }

@@ -26,7 +26,7 @@ from inkling.train.log import RunLog, SilentLog, plot_losses
 from inkling.train.loop import Limits, StepReport, Trainer
 from inkling.train.precision import PrecisionName, autocast
 from inkling.train.pretrain import pretraining_task
-from inkling.train.probe import threads
+from inkling.train.probe import peak_flops, threads
 from inkling.train.session import Session
 from inkling.train.settings import TrainSettings
 from inkling.train.world import ALONE, World
@@ -222,7 +222,8 @@ class PretrainingRun:
                 f"{self.run.name} | inkling {inkling.__version__} | torch {torch.__version__} | "
                 f"{'resumed' if resumed else 'new'} at step {session.trainer.state.step}"
             )
-            for reason in [*self.choices["reasons"], self.choices["timing"], self.choices["forecast"]["sentence"]]:
+            expected = self.choices["forecast"] or {"sentence": "no forecast: begun by an older Inkling"}
+            for reason in [*self.choices["reasons"], self.choices["timing"], expected["sentence"]]:
                 log.line(reason)
             try:
                 stop = session.work()
@@ -280,12 +281,17 @@ class PretrainingRun:
             RunLog(self.run, wandb_project=settings.log.wandb) if self.world.is_main else SilentLog(),
             log_every=loop.log_every,
             flops_per_token=models.cost(models.without_memory(self.model.config)).training_flops,
-            peak_flops=choices["peak_flops"],
+            peak_flops=choices["peak_flops"] or self._peak_flops(),
             steps_per_epoch=self.windows.windows_per_epoch / choices["batch_size"],
             evaluate=lambda: self._evaluate(batches),
             sample=self._sample,
             on_progress=self._show,
         )
+
+    def _peak_flops(self) -> float:
+        """Measured anew, for a run whose record lacks it."""
+        number, precision = self.choices["num_threads"], self.choices["precision"]
+        return peak_flops(self.device, precision, number) * self.world.size
 
     def _watch_threads(self) -> ThreadWatch | None:
         """For one process on a CPU whose number of threads the user leaves open."""

@@ -63,17 +63,13 @@ _CHANGEABLE = {"steps", "time", "resume", "out", "data", "config", "debug", "as_
 def _stored_settings(record: RunRecord) -> TrainSettings:
     """The settings that a run was begun with. Raises CheckpointError for those of a version that knew others."""
     try:
-        stored = TrainSettings(**record.settings)
+        return TrainSettings(**record.settings)
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
         raise CheckpointError(
             f"the run was begun by Inkling {record.versions.get('inkling', 'of an unknown version')}, "
             f"whose settings this one does not know: {keys}. Start a new run with --no-resume"
         ) from None
-    missing = {"forecast", "peak_flops"} - record.choices.keys()
-    if missing:
-        raise CheckpointError("the run was begun by an older Inkling; start a new run with --no-resume")
-    return stored
 
 
 def resumed_settings(record: RunRecord, asked: TrainSettings) -> TrainSettings:
