@@ -12,7 +12,7 @@ import inkling
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
     {"errors", "config", "files", "processes", "progress", "machine", "upgrade"},
-    {"tokenizer", "models", "optim", "gguf"},
+    {"tokenizer", "models", "optim", "gguf", "quantize"},
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
     {"commands"},

@@ -22,9 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inkling import files, models, upgrade
+from inkling import files, models, quantize, upgrade
 from inkling.errors import CheckpointError, InklingError, ModelError
 from inkling.models import LanguageModel, ModelConfig
+from inkling.quantize import Quantization
 from inkling.tokenizer import Tokenizer
 from inkling.upgrade import FORMAT_VERSION
 
@@ -183,20 +184,30 @@ def write_run(run: Path, record: RunRecord) -> None:
 
 
 def save_model(
-    folder: Path, model: LanguageModel, tokenizer: Tokenizer, weights: dict[str, Tensor] | None = None
+    folder: Path,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    weights: dict[str, Tensor] | None = None,
+    quantization: Quantization | None = None,
 ) -> None:
-    """Make `folder` a complete Hugging Face checkpoint of `model`; `weights` replaces the model's own (an average)."""
+    """Make `folder` a complete Hugging Face checkpoint of `model`.
+
+    Args:
+        weights: Replace the model's own (an average).
+        quantization: How the model's matrices are packed, where they are.
+    """
     end_ids = [
         tokenizer.special_tokens[name] for name in ("<|endoftext|>", "<|im_end|>") if name in tokenizer.special_tokens
     ]
     tokens = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id}
+    packed = {} if quantization is None else {"quantization_config": quantization.to_dict()}
     with _explain_failed_write(folder):
         if not (folder / CONFIG_FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
             tokenizer.save(folder)
             generation = {**tokens, "eos_token_id": end_ids or tokenizer.eot_id, "pad_token_id": tokenizer.eot_id}
             files.write_json(folder / "generation_config.json", generation)
-            files.write_json(folder / CONFIG_FILE, {**model.config.to_dict(), **tokens})
+            files.write_json(folder / CONFIG_FILE, {**model.config.to_dict(), **tokens, **packed})
     save_weights(folder, weights or model.state_dict())
 
 
@@ -213,7 +224,8 @@ def load_model(
     Raises CheckpointError when something is missing, damaged or does not fit together.
     """
     config = _read_config(folder)
-    model = models.without_memory(_model_config(folder, config))
+    quantization = _quantization(folder, config)
+    model = _skeleton(folder, _model_config(folder, config), quantization)
     weights, _ = read_tensors(folder / WEIGHTS_FILE, verify=False)
     load_weights(model, weights, folder)
     tokenizer = _read_tokenizer(folder, config["vocab_size"])
@@ -228,6 +240,7 @@ class StoredModel:
         config: Shape of the model.
         shapes: Of each tensor, by name.
         record: `run.json`, where there is one.
+        quantization: Of its matrices, where they are packed.
     """
 
     folder: Path
@@ -235,6 +248,7 @@ class StoredModel:
     tokenizer: Tokenizer
     shapes: dict[str, tuple[int, ...]]
     record: RunRecord | None
+    quantization: Quantization | None = None
 
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The tensors, read one by one. Raises CheckpointError when the file is damaged."""
@@ -249,6 +263,7 @@ class StoredModel:
 def open_model(folder: Path) -> StoredModel:
     """Look at a run, or any checkpoint folder with the same layout. Raises CheckpointError as `load_model`."""
     values = _read_config(folder)
+    quantization = _quantization(folder, values)
     config = _model_config(folder, values)
     path = folder / WEIGHTS_FILE
     try:
@@ -259,10 +274,30 @@ def open_model(folder: Path) -> StoredModel:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error})") from None
-    expected = {name: tuple(tensor.shape) for name, tensor in models.without_memory(config).state_dict().items()}
-    _check_shapes(expected, shapes, folder)
+    expected = _skeleton(folder, config, quantization).state_dict()
+    _check_shapes({name: tuple(tensor.shape) for name, tensor in expected.items()}, shapes, folder)
     record = read_run(folder) if (folder / RUN_FILE).is_file() else None
-    return StoredModel(folder, config, _read_tokenizer(folder, values["vocab_size"]), shapes, record)
+    return StoredModel(folder, config, _read_tokenizer(folder, values["vocab_size"]), shapes, record, quantization)
+
+
+def _quantization(folder: Path, values: dict[str, Any]) -> Quantization | None:
+    """How the matrices of a model are packed; takes that out of `values`."""
+    found = values.pop("quantization_config", None)
+    try:
+        return None if found is None else Quantization.from_dict(found)
+    except ModelError as error:
+        raise CheckpointError(f"{folder} holds a model that Inkling cannot run: {error}") from None
+
+
+def _skeleton(folder: Path, config: ModelConfig, quantization: Quantization | None) -> LanguageModel:
+    """The model without its numbers."""
+    model = models.without_memory(config)
+    try:
+        if quantization is not None:
+            quantize.quantized_skeleton(model, quantization)
+    except ModelError as error:
+        raise CheckpointError(f"{folder} holds a model that Inkling cannot run: {error}") from None
+    return model
 
 
 def _model_config(folder: Path, values: dict[str, Any]) -> ModelConfig:

@@ -33,6 +33,7 @@ VERBS = {
     "sweep": "Train with every combination of some options, and compare",
     "import": "Take in a model that others made: Hugging Face, GGUF, nanoGPT, litgpt",
     "export": "Write a model for another runtime (GGUF, Hugging Face, Ollama, ONNX), and check it there",
+    "quantize": "Weights in 8 or 4 bits: smaller and faster, with what it costs beside it",
     "eval": "Loss, perplexity and bits per byte of a run, beside honest floors",
     "generate": "Continue a prompt, a file of prompts or standard input",
     "chat": "Talk to a run on the terminal",

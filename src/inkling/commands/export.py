@@ -50,6 +50,10 @@ def run(settings: Settings) -> None:
     if type_name not in target.TYPES:
         raise ExportError(f"{settings.target} has no type {type_name!r}{did_you_mean(type_name, target.TYPES)}")
     stored = checkpoint.open_model(settings.run)
+    if stored.quantization is not None:
+        raise ExportError(
+            f"{settings.run} is quantized in Inkling's own way: export the run that it was made from, with --type"
+        )
     reasons = target.objections(stored.config, stored.tokenizer)
     if reasons:
         raise ExportError(f"{settings.run} cannot go to {settings.target}: {'; '.join(reasons)}")

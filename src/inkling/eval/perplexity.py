@@ -76,11 +76,10 @@ def _nats(model: LanguageModel, batch: Batch, device: torch.device) -> float:
         segment_ids=None if segments is None else torch.from_numpy(segments).to(device),
     ).flatten(0, 1)  # (B, T, C) -> (B · T, C)
     targets = torch.from_numpy(batch.targets).to(device).flatten()
-    head = model.head_weight
-    rows = max(1, MAX_LOGITS // head.shape[0])
+    rows = max(1, MAX_LOGITS // model.config.vocab_size)
     total = 0.0
     for part, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
-        logits = F.linear(part, head).float()
+        logits = model.logits(part).float()
         total += F.cross_entropy(logits, wanted, reduction="none").double().sum().item()
     return total
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from inkling import checkpoint
 from inkling.checkpoint import StoredModel
@@ -101,7 +100,7 @@ def expected(stored: StoredModel) -> Expected:
 @torch.inference_mode()
 def _log_probabilities(model: LanguageModel, ids: list[int], lengths: list[int]) -> np.ndarray:
     hidden = model.hidden(torch.tensor([ids]))[0, torch.tensor(lengths) - 1]  # (1, T, C) -> (P, C)
-    found: np.ndarray = F.linear(hidden, model.head_weight).double().log_softmax(-1).numpy()  # (P, V)
+    found: np.ndarray = model.logits(hidden).double().log_softmax(-1).numpy()  # (P, V)
     return found
 
 
@@ -110,7 +109,7 @@ def _greedy(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: list[int], l
     cache = KVCache(model.config, 1, len(prompt_ids) + limit)
     new, found = prompt_ids, list[int]()
     while len(found) < limit:
-        logits = F.linear(model.hidden(torch.tensor([new]), cache=cache)[0, -1], model.head_weight)
+        logits = model.logits(model.hidden(torch.tensor([new]), cache=cache)[0, -1])
         new = [int(logits.argmax())]
         if new[0] == tokenizer.eot_id:
             break

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from inkling.errors import ModelError
@@ -146,13 +145,13 @@ def _stream(model: LanguageModel, writer: _Writer) -> Iterator[str]:
 
 def _steps(model: LanguageModel, writers: Sequence[_Writer]) -> Iterator[None]:
     """Let all writers write, one token each a step, until all have finished."""
-    device = model.head_weight.device
+    device = model.device
     active = list(writers)
     longest = max((len(writer.prompt_ids) for writer in active), default=0)
     padding = [longest - len(writer.prompt_ids) for writer in active]
     new_ids = [[0] * pad + writer.prompt_ids for pad, writer in zip(padding, active, strict=True)]
     num_slots = longest + max((writer.limit for writer in active), default=0)
-    cache = KVCache(model.config, len(active), num_slots, padding=padding, dtype=model.head_weight.dtype, device=device)
+    cache = KVCache(model.config, len(active), num_slots, padding=padding, dtype=model.dtype, device=device)
     while active:
         logits = _next_logits(model, torch.tensor(new_ids, device=device), cache)  # (B, V)
         for writer, row in zip(active, logits, strict=True):
@@ -169,4 +168,4 @@ def _steps(model: LanguageModel, writers: Sequence[_Writer]) -> Iterator[None]:
 def _next_logits(model: LanguageModel, input_ids: Tensor, cache: KVCache) -> Tensor:
     """Logits of what follows `input_ids`, on the CPU, where all draws are made: (B, T) -> (B, V)."""
     hidden = model.hidden(input_ids, cache=cache)[:, -1]  # (B, T, C) -> (B, C)
-    return F.linear(hidden, model.head_weight).float().cpu()
+    return model.logits(hidden).float().cpu()

@@ -79,7 +79,7 @@ def _activation_bytes(model: LanguageModel) -> int:
             kept[storage._cdata] = storage
         return tensor
 
-    input_ids = torch.zeros(1, _SAMPLE_TOKENS, dtype=torch.long, device=model.head_weight.device)
+    input_ids = torch.zeros(1, _SAMPLE_TOKENS, dtype=torch.long, device=model.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         F.cross_entropy(model(input_ids).flatten(0, 1), input_ids.flatten())
     return sum(storage.nbytes() for storage in kept.values())

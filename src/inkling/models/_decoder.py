@@ -118,9 +118,9 @@ class Decoder(LanguageModel):
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
-    def head_weight(self) -> Tensor:
-        """The output projection, (V, C)."""
-        return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
+    def head(self) -> nn.Module:
+        """What projects to the vocabulary."""
+        return self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
 
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""

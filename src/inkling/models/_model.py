@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
@@ -32,13 +34,38 @@ class LanguageModel(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def head(self) -> nn.Module:
+        """What projects to the vocabulary: the embedding when tied."""
+
+    @property
     def head_weight(self) -> Tensor:
-        """The output projection, (V, C); the embedding matrix when tied."""
+        """The output projection, (V, C), of a model whose weights are not packed."""
+        weight = self.head.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the residual stream."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.parameters()).device
 
     @abstractmethod
     def init_weights(self, generator: Generator | None = None) -> None:
         """Draw all weights anew, the same ones for the same generator state, on the CPU."""
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits, (…, C) -> (…, V)."""
+        head: Any = self.head
+        if isinstance(head, nn.Linear | nn.Embedding):
+            return F.linear(hidden, head.weight)
+        projected: Tensor = head.logits(hidden)  # packed matrices multiply in their own way
+        return projected
+
     def forward(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Next-token logits, (B, T) -> (B, T, V). Arguments as in `hidden`."""
-        return F.linear(self.hidden(input_ids, segment_ids=segment_ids, cache=cache), self.head_weight)
+        return self.logits(self.hidden(input_ids, segment_ids=segment_ids, cache=cache))

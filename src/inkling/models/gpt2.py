@@ -164,9 +164,9 @@ class Model(LanguageModel):
         self.dropout = nn.Dropout(dropout)
 
     @property
-    def head_weight(self) -> Tensor:
-        """The output projection, (V, C)."""
-        return self.transformer.wte.weight
+    def head(self) -> nn.Module:
+        """What projects to the vocabulary."""
+        return self.transformer.wte
 
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""

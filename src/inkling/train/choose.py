@@ -239,7 +239,7 @@ def time_choices(
     Raises ConfigError when batch, micro-batch and number of processes do not fit together.
     """
     wanted, rows = settings.machine, choices["batch_size"] // world.size
-    device = model.head_weight.device
+    device = model.device
     free = {name for name in ("precision", "compile") if getattr(wanted, name) == "auto"}
     free |= {"num_threads"} if wanted.threads is None else set()
     free |= {"micro_batch"} if wanted.micro_batch is None else set()

@@ -30,7 +30,10 @@ def with_source(settings: TrainSettings) -> TrainSettings:
     """
     if settings.start_from is None:
         return settings
-    config = checkpoint.open_model(settings.start_from).config
+    stored = checkpoint.open_model(settings.start_from)
+    if stored.quantization is not None:
+        raise ConfigError(f"{settings.start_from} is quantized: start from the run that it was made from, with --qat")
+    config = stored.config
     if settings.context > config.max_position_embeddings:
         raise ConfigError(
             f"{settings.start_from} sees {config.max_position_embeddings:,} tokens at once: take a smaller --context"
