@@ -46,11 +46,12 @@ class Scripted(LanguageModel):
         self.config = models.load("gpt2").Config.from_dict({**shape, "vocab_size": vocab_size})
         self.script = script
         self.num_prompt_tokens = num_prompt_tokens
-        self.head = nn.Parameter(torch.eye(vocab_size))
+        self.projection = nn.Linear(vocab_size, vocab_size, bias=False)
+        nn.init.eye_(self.projection.weight)
 
     @property
-    def head_weight(self) -> Tensor:
-        return self.head
+    def head(self) -> nn.Module:
+        return self.projection
 
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         assert cache is not None

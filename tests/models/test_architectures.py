@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inkling import models
-from inkling.models import KVCache, LanguageModel
+from inkling.models import Int8KVCache, KVCache, LanguageModel
 
 SHAPE = {
     "vocab_size": 61,
@@ -84,6 +84,19 @@ def test_cached_logits_equal_uncached(model: LanguageModel, chunks: list[int]) -
     cached = torch.cat([model(part, cache=cache) for part in input_ids.split(chunks, dim=1)], dim=1)
     torch.testing.assert_close(cached, model(input_ids), rtol=1e-5, atol=1e-5)
     assert cache.length == 20
+
+
+@torch.no_grad()
+def test_a_cache_in_8_bits_moves_logits_little(model: LanguageModel) -> None:
+    input_ids = random_ids(2, 20)
+    packed, full = Int8KVCache(model.config, 2, 20), KVCache(model.config, 2, 20)
+    chunks = input_ids.split([12, *[1] * 8], dim=1)
+    logits = [torch.cat([model(part, cache=cache) for part in chunks], dim=1) for cache in (packed, full)]
+    difference = (logits[0] - logits[1]).abs()
+    assert 0 < difference.max() < 0.1 * logits[1].std()
+    assert packed.keys.dtype == torch.int8
+    packed.keep([1])
+    model(input_ids[1:, :1], cache=Int8KVCache(model.config, 1, 1))
 
 
 @torch.no_grad()

@@ -25,13 +25,13 @@ def read(values: dict[str, Any]) -> models.ModelConfig:
 
 
 def test_names_are_the_public_files() -> None:
-    assert models.names() == ["gpt2", "llama", "qwen3", "speedrun"]
+    assert models.names() == ["gpt2", "llama", "qwen2", "qwen3", "speedrun"]
 
 
 def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(ModelError, match="did you mean 'llama'"):
         models.load("lama")
-    with pytest.raises(ModelError, match="gpt2, llama, qwen3"):
+    with pytest.raises(ModelError, match="gpt2, llama, qwen2, qwen3"):
         models.from_config({"model_type": "rwkv7"})
     with pytest.raises(ModelError):
         models.load("_layers")

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inkling import checkpoint, files
+from inkling.checkpoint import RunRecord
 from inkling.commands.eval import batches_of_text, dataset_of_run, read_text
 from inkling.config import Bytes, CommandSettings, Field, Positional, SettingsConfigDict
 from inkling.data.loader import Batch, sequential_windows
@@ -25,7 +26,7 @@ from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.progress import LiveProgress
 from inkling.quantize import Quantization, default_formats, quantize_model, weight_bytes
-from inkling.quantize.budget import best_mix, damages
+from inkling.quantize.budget import best_mix, damages, quantized_bytes
 from inkling.quantize.gptq import quantize_blocks
 from inkling.quantize.int4 import GROUP_SIZES
 from inkling.tokenizer import Tokenizer
@@ -54,9 +55,10 @@ class Settings(CommandSettings):
     """int8 or int4."""
     out: Path | None = None
     """New run directory. Default: beside the run, its name followed by the format."""
-    method: Literal["auto", "rtn", "gptq"] = "auto"
-    """rtn rounds to nearest, with a search for the scales; gptq needs calibration text. auto: gptq for int4 where there
-    is text, else rtn."""
+    method: Literal["auto", "rtn", "gptq", "range"] = "auto"
+    """rtn rounds to nearest, with a search for the scales; gptq needs calibration text; range rounds without a search,
+    as a run learned that was trained with --qat. auto: range for such a run, gptq for int4 where there is text, else
+    rtn."""
     group_size: int = 32
     """Inputs that share a scale in int4: 32, 64, 128 or 256."""
     budget: Bytes | None = None
@@ -100,27 +102,30 @@ def run(settings: Settings) -> None:
     with LiveProgress(quiet=settings.as_json) as progress:
         scored = list(scored_batches(settings, model, tokenizer))
         calibration = list(calibration_batches(settings, model, tokenizer))
-        gptq = settings.method == "gptq" or (
-            settings.method == "auto" and settings.bits == "int4" and bool(calibration)
-        )
-        if (settings.method == "gptq" or settings.budget) and not calibration:
+        method = method_of(settings, stored.record, bool(calibration))
+        if (method == "gptq" or settings.budget) and not calibration:
             raise DataError("there is no calibration text: give a --calibration FILE")
+        formats = default_formats(model, settings.bits, settings.group_size)
+        if settings.budget and settings.budget < quantized_bytes(model, formats, settings.group_size):
+            least = quantized_bytes(model, formats, settings.group_size)
+            raise ConfigError(
+                f"--budget is {settings.budget / 1e6:,.1f} MB; 4 bits everywhere take {least / 1e6:,.1f} MB"
+            )
         progress.note("measuring the model as it is")
         reference = reference_of(model, scored)
         before = measure(model, tokenizer, scored, reference)
-        quantization = Quantization(formats_of(settings, model, calibration, progress), settings.group_size)
-        if gptq:
+        if settings.budget:
+            formats = best_formats(settings, model, formats, calibration, progress)
+        quantization = Quantization(formats, settings.group_size)
+        if method == "gptq":
             quantize_blocks(
                 model, calibration, quantization, lambda done, total: progress("calibrating", done, total, "blocks")
             )
-        left = {
-            name: kind for name, kind in quantization.formats.items() if hasattr(model.get_submodule(name), "weight")
-        }
-        quantize_model(model, Quantization(left, settings.group_size))
+        left = {name: kind for name, kind in formats.items() if hasattr(model.get_submodule(name), "weight")}
+        quantize_model(model, Quantization(left, settings.group_size), search=method != "range")
         progress.note("measuring the quantized model")
         after = measure(model, tokenizer, scored, reference)
-    method = "gptq" if gptq else "rtn"
-    kinds = list(quantization.formats.values())
+    kinds = list(formats.values())
     result = {
         "run": str(out),
         "method": method,
@@ -144,13 +149,24 @@ def check(settings: Settings) -> None:
         raise ConfigError("--budget and gptq are for int4: int8 alone loses next to nothing")
 
 
-def formats_of(
-    settings: Settings, model: LanguageModel, calibration: list[Tensor], progress: LiveProgress
+def method_of(settings: Settings, record: RunRecord | None, has_text: bool) -> str:
+    """How weights are rounded."""
+    if settings.method != "auto":
+        return settings.method
+    if record is not None and record.settings.get("qat") == settings.bits:
+        return "range"
+    return "gptq" if settings.bits == "int4" and has_text else "rtn"
+
+
+def best_formats(
+    settings: Settings,
+    model: LanguageModel,
+    formats: dict[str, str],
+    calibration: list[Tensor],
+    progress: LiveProgress,
 ) -> dict[str, str]:
-    """Which matrix gets which format."""
-    formats = default_formats(model, settings.bits, settings.group_size)
-    if settings.budget is None:
-        return formats
+    """The mix of formats that fits into the budget, by what 4 bits do to each matrix."""
+    assert settings.budget is not None
     names = [name for name, kind in formats.items() if kind == "int4"]
     progress.note("measuring what 4 bits do to each matrix")
     some = calibration[:DAMAGE_BATCHES]

@@ -16,7 +16,7 @@ from torch import Tensor
 from inkling.errors import ModelError
 from inkling.infer.sampling import SamplingParams, next_token
 from inkling.infer.stops import StopStrings
-from inkling.models import KVCache, LanguageModel
+from inkling.models import Int8KVCache, KVCache, LanguageModel
 from inkling.tokenizer import Tokenizer
 
 StopReason = Literal["stop", "length"]
@@ -107,7 +107,7 @@ class _Writer:
         self.finished = False
         completion.num_prompt_tokens = len(self.prompt_ids)
         completion.seed = secrets.randbelow(2**31) if params.seed is None else params.seed
-        self._params = params
+        self.params = params
         self._generator = torch.Generator().manual_seed(completion.seed)
         self._stream = tokenizer.stream()
         self._stops = StopStrings(params.stop)
@@ -120,7 +120,7 @@ class _Writer:
         completion = self.completion
         # The model may have more rows than the tokenizer has tokens. The first end-of-text token is no repetition.
         token_id = next_token(
-            logits[: self._vocab_size], self._params, self.prompt_ids[1:], completion.token_ids, self._generator
+            logits[: self._vocab_size], self.params, self.prompt_ids[1:], completion.token_ids, self._generator
         )
         completion.token_ids.append(token_id)
         ended = token_id in self._end_ids
@@ -151,7 +151,9 @@ def _steps(model: LanguageModel, writers: Sequence[_Writer]) -> Iterator[None]:
     padding = [longest - len(writer.prompt_ids) for writer in active]
     new_ids = [[0] * pad + writer.prompt_ids for pad, writer in zip(padding, active, strict=True)]
     num_slots = longest + max((writer.limit for writer in active), default=0)
-    cache = KVCache(model.config, len(active), num_slots, padding=padding, dtype=model.dtype, device=device)
+    packed = any(writer.params.kv_cache == "int8" for writer in active)
+    make = Int8KVCache if packed else KVCache
+    cache = make(model.config, len(active), num_slots, padding=padding, dtype=model.dtype, device=device)
     while active:
         logits = _next_logits(model, torch.tensor(new_ids, device=device), cache)  # (B, V)
         for writer, row in zip(active, logits, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ class SamplingParams(Section):
     """Keep the end of a prompt that is too long for the model's context, instead of refusing it."""
     seed: int | None = Field(None, ge=0)
     """Seed of the draws. Default: different each time."""
+    kv_cache: Literal["full", "int8"] = "full"
+    """Keys and values of earlier tokens as they are, or in 8 bits: a quarter of the memory, for a little time."""
     ignore_eos: bool = False
     """Write on after the end-of-text token."""
 

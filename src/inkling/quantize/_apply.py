@@ -101,20 +101,15 @@ def weight_of(module: nn.Module) -> Tensor:
     return weight.detach().T if _is_turned(module) else weight.detach()
 
 
-def quantize_model(
-    model: nn.Module, quantization: Quantization, ready: Mapping[str, PackedMatrix] | None = None
-) -> None:
-    """Replace the matrices that `quantization` names, in place, one at a time.
+def quantize_model(model: nn.Module, quantization: Quantization, *, search: bool = True) -> None:
+    """Round the matrices that `quantization` names to nearest and replace them, in place, one at a time.
 
     Args:
-        ready: Those that were packed already, with more knowledge than the weights alone.
+        search: Look for the scales that lose least, in place of those of the whole range.
     """
-    ready = ready or {}
     for name, kind in quantization.formats.items():
         module = model.get_submodule(name)
-        matrix = ready.get(name)
-        if matrix is None:
-            matrix = matrix_class(kind).quantize(weight_of(module), quantization.group_size)
+        matrix = matrix_class(kind).quantize(weight_of(module), quantization.group_size, search=search)
         replace(model, name, module, matrix)
 
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inkling.errors import ConfigError
 from inkling.quantize._apply import matrices_of, matrix_class, replace, weight_bytes, weight_of
 
 
@@ -48,15 +47,11 @@ def best_mix(
 ) -> dict[str, str]:
     """`formats` with as many matrices in 8 bits as the budget allows, those first that gain most for their bytes.
 
-    Raises ConfigError when not even 4 bits everywhere fit.
+    Where not even 4 bits everywhere fit, all stay so.
     """
     shapes = matrices_of(model)
     chosen = {name: "int4" if name in damage else kind for name, kind in formats.items()}
     used = quantized_bytes(model, chosen, group_size)
-    if used > budget_bytes:
-        raise ConfigError(
-            f"the smallest form takes {used / 1e6:,.1f} MB, more than --budget {budget_bytes / 1e6:,.1f} MB"
-        )
 
     def extra(name: str) -> int:
         eight, four = (matrix_class(kind).bytes_of(shapes[name], group_size) for kind in ("int8", "int4"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,15 +47,19 @@ class Matrix(PackedMatrix):
         )
 
     @classmethod
-    def quantize(cls, weight: Tensor, group_size: int, importance: Tensor | None = None) -> Matrix:
+    def quantize(
+        cls, weight: Tensor, group_size: int, importance: Tensor | None = None, *, search: bool = True
+    ) -> Matrix:
         """Round to nearest, scale and zero of each group chosen so that the squared error is least.
 
         Args:
             weight: (N, K).
             importance: Mean square of each input, (K), which weighs the errors of its column.
+            search: False takes the whole range of each group, as a model was trained for that learned with `rounded`.
         """
         groups = weight.float().reshape(len(weight), -1, group_size)  # (N, K) -> (N, K/g, g)
-        scales, zeros = choose_scales(groups, None if importance is None else importance.view(-1, group_size))
+        by_group = None if importance is None else importance.view(-1, group_size)
+        scales, zeros = choose_scales(groups, by_group, _SHRINKS if search else _SHRINKS[:1])
         return cls.from_codes(round_to_codes(groups, scales, zeros).flatten(1), scales, zeros)
 
     @classmethod
@@ -63,6 +68,16 @@ class Matrix(PackedMatrix):
         pairs = codes.to(torch.uint8).reshape(len(codes), -1, 2)
         packed = pairs[..., 0] | (pairs[..., 1] << 4)
         return cls(packed, torch.stack((scales.T, zeros.T), dim=-1).contiguous())
+
+    @staticmethod
+    def rounded(weight: Tensor, group_size: int) -> Tensor:
+        """What the whole range of each group, without a search, makes of the weights: quick enough for every step."""
+        groups = weight.reshape(len(weight), -1, group_size)
+        low, high = groups.aminmax(dim=-1, keepdim=True)
+        scales = ((high - low) / _TOP).clamp(min=1e-12).bfloat16().to(weight.dtype)
+        zeros = ((high + low) / 2 + scales * (_MIDDLE - _TOP / 2)).bfloat16().to(weight.dtype)
+        codes = ((groups - zeros) / scales).round_().clamp_(-_MIDDLE, _TOP - _MIDDLE)
+        return torch.addcmul(zeros, codes, scales).reshape(weight.shape)
 
     @staticmethod
     def bytes_of(shape: tuple[int, int], group_size: int) -> int:
@@ -107,15 +122,18 @@ class Matrix(PackedMatrix):
         return product
 
 
-def choose_scales(groups: Tensor, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def choose_scales(
+    groups: Tensor, importance: Tensor | None = None, shrinks: Sequence[float] = _SHRINKS
+) -> tuple[Tensor, Tensor]:
     """Scale and zero of each group, (N, G, g) -> (N, G) bf16 twice, from ranges ever smaller than the group's own.
 
     Args:
         importance: Weight of the errors of each input, (G, g).
+        shrinks: Shares of the range that are tried.
     """
     low, high = groups.amin(dim=-1), groups.amax(dim=-1)
     best: Any = None
-    for shrink in _SHRINKS:
+    for shrink in shrinks:
         scales = ((high - low) * (shrink / _TOP)).clamp(min=1e-12).bfloat16()
         # The middle of the range stays where it is: code 8 means `zero`, codes 0 and 15 are the range's ends.
         middle = (high + low) / 2

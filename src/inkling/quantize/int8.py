@@ -38,17 +38,20 @@ class Matrix(PackedMatrix):
         return cls(torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], dtype=torch.bfloat16))
 
     @classmethod
-    def quantize(cls, weight: Tensor, group_size: int, importance: Tensor | None = None) -> Matrix:
+    def quantize(
+        cls, weight: Tensor, group_size: int, importance: Tensor | None = None, *, search: bool = True
+    ) -> Matrix:
         """Round to nearest, the scale of each row chosen so that the squared error is least.
 
         Args:
             weight: (N, K).
             importance: Mean square of each input, (K), which weighs the errors of its column.
+            search: False takes each row's whole range.
         """
         weight = weight.float()
         largest = weight.abs().amax(dim=1).clamp(min=1e-20)
         best: Any = None
-        for shrink in _SHRINKS:
+        for shrink in _SHRINKS if search else _SHRINKS[:1]:
             scales = (largest * shrink / _TOP).bfloat16()
             codes = (weight / scales.float()[:, None]).round_().clamp_(-_TOP, _TOP)
             error = (codes * scales.float()[:, None] - weight).square_()
@@ -60,6 +63,12 @@ class Matrix(PackedMatrix):
                 best[0][better], best[1][better] = error[better], scales[better]
                 best[2][better] = codes[better].to(torch.int8)
         return cls(best[2], best[1])
+
+    @staticmethod
+    def rounded(weight: Tensor, group_size: int) -> Tensor:
+        """What the whole range of each row, without a search, makes of the weights: quick enough for every step."""
+        scales = (weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-20) / _TOP).bfloat16().to(weight.dtype)
+        return (weight / scales).round_().clamp_(-_TOP, _TOP).mul_(scales)
 
     @staticmethod
     def bytes_of(shape: tuple[int, int], group_size: int) -> int:

@@ -15,6 +15,7 @@ from inkling.data.shards import Dataset
 from inkling.errors import ConfigError, ModelError
 from inkling.optim import muon
 from inkling.optim._groups import parameter_groups
+from inkling.quantize.qat import round_weights
 from inkling.train import defaults, scaling
 from inkling.train.memory import free_bytes, memory_of
 from inkling.train.precision import PrecisionName
@@ -186,6 +187,8 @@ def build_model(settings: TrainSettings, choices: dict[str, Any], device: torch.
     model = architecture.Model(config, dropout=choices["dropout"])
     model.init_weights(torch.Generator().manual_seed(settings.seed))
     model.to(device)
+    if settings.qat is not None:
+        round_weights(model, settings.qat)
     return recompute_blocks(model) if settings.machine.recompute else model
 
 

@@ -130,6 +130,9 @@ class TrainSettings(CommandSettings):
     """Continue an interrupted run; --no-resume starts a new one beside it. Default: ask, on a terminal."""
     optimizer: Literal["auto", "muon", "adamw"] = "auto"
     """auto takes Muon where its own cost stays below that of the model's matrix products."""
+    qat: Literal["int8", "int4"] | None = None
+    """Train with weights rounded as `inkling quantize` will round them (quantization-aware training): most often with
+    --start-from a finished run."""
     find_lr: bool = False
     """Do not train: let all learning rates rise over a short run, draw the loss, and suggest a peak."""
     as_json: bool = False
