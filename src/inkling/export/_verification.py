@@ -18,6 +18,8 @@ from inkling.tokenizer.encoders import awkward_strings
 
 NUM_GREEDY = 64
 NUM_PREFIXES = 8
+_TIE = 2e-3
+"""Nats between two tokens that a runtime's own rounding may turn round; llama.cpp looks GELU up in a table of fp16."""
 _TEXT = (
     "Once upon a time a small model learned to write. It read 3,141 books, café menus and\n    def code(x): return x\n"
 )
@@ -32,6 +34,7 @@ class Expected:
         prefix_lengths: After so many tokens of the prompt the next token's probabilities are compared.
         log_probabilities: One row for each of these, (P, V) fp32.
         greedy_ids: The most probable tokens after the prompt, to the end-of-text token at most.
+        greedy_margins: By how many nats each was more probable than the second one.
         texts: Awkward strings.
         plain_ids: Their tokens, special tokens being text.
         special_ids: Their tokens, special tokens being special.
@@ -41,6 +44,7 @@ class Expected:
     prefix_lengths: list[int]
     log_probabilities: np.ndarray
     greedy_ids: list[int]
+    greedy_margins: list[float]
     texts: list[str]
     plain_ids: list[list[int]]
     special_ids: list[list[int]]
@@ -90,7 +94,7 @@ def expected(stored: StoredModel) -> Expected:
         prompt_ids,
         lengths,
         _log_probabilities(model, prompt_ids, lengths),
-        _greedy(model, tokenizer, prompt_ids, min(NUM_GREEDY, context - len(prompt_ids))),
+        *_greedy(model, tokenizer, prompt_ids, min(NUM_GREEDY, context - len(prompt_ids))),
         texts,
         [ids.tolist() for ids in tokenizer.encode_batch(texts)],
         [ids.tolist() for ids in tokenizer.encode_batch(texts, allow_special=True)],
@@ -105,16 +109,20 @@ def _log_probabilities(model: LanguageModel, ids: list[int], lengths: list[int])
 
 
 @torch.inference_mode()
-def _greedy(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: list[int], limit: int) -> list[int]:
+def _greedy(
+    model: LanguageModel, tokenizer: Tokenizer, prompt_ids: list[int], limit: int
+) -> tuple[list[int], list[float]]:
     cache = KVCache(model.config, 1, len(prompt_ids) + limit)
-    new, found = prompt_ids, list[int]()
+    new, found, margins = prompt_ids, list[int](), list[float]()
     while len(found) < limit:
         logits = model.logits(model.hidden(torch.tensor([new]), cache=cache)[0, -1])
+        best, second = logits.topk(2).values.tolist()
         new = [int(logits.argmax())]
         if new[0] == tokenizer.eot_id:
             break
         found += new
-    return found
+        margins.append(best - second)
+    return found, margins
 
 
 def compare(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
@@ -123,6 +131,13 @@ def compare(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
     found = found - np.log(np.exp(found).sum(axis=1, keepdims=True))  # fp32 sums of theirs are not quite 1
     divergence = (np.exp(wanted) * (wanted - found)).sum(axis=1)
     return float(divergence.mean()), float((wanted.argmax(axis=1) == found.argmax(axis=1)).mean())
+
+
+def greedy_problem(wanted: Expected, num_same_greedy: int) -> str | None:
+    """What is wrong with greedy text that differs after so many tokens: nothing where two tokens were as good as equal."""
+    if num_same_greedy == len(wanted.greedy_ids) or wanted.greedy_margins[num_same_greedy] < _TIE:
+        return None
+    return f"greedy text differs after {num_same_greedy} tokens"
 
 
 def num_same(wanted: Sequence[int], found: Sequence[int]) -> int:

@@ -20,7 +20,7 @@ from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
 from inkling.export import _llama_cpp
 from inkling.export._chat import CHAT, render
-from inkling.export._verification import Verification, compare, expected, num_same
+from inkling.export._verification import Verification, compare, expected, greedy_problem, num_same
 from inkling.gguf import layout, types, vocabulary
 from inkling.models import ModelConfig
 from inkling.tokenizer import Tokenizer
@@ -178,8 +178,8 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
         problems.append(f"{different} of {len(wanted.texts)} strings are tokenized otherwise")
     if kl > _MAX_KL.get(type_name, float("inf")) or not np.isfinite(kl):
         problems.append(f"the probabilities differ by {kl:.1e} nats")
-    if type_name == "f32" and same < len(wanted.greedy_ids):
-        problems.append(f"greedy text differs after {same} tokens")
+    if type_name == "f32" and (problem := greedy_problem(wanted, same)):
+        problems.append(problem)
     if same_chat is False:
         problems.append("the chat template is rendered otherwise")
     version = importlib.metadata.version("xllamacpp")

@@ -15,7 +15,7 @@ import torch
 from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
 from inkling.export._card import model_card
-from inkling.export._verification import Expected, Verification, compare, expected, num_same
+from inkling.export._verification import Expected, Verification, compare, expected, greedy_problem, num_same
 from inkling.models import ModelConfig
 from inkling.tokenizer import Tokenizer
 
@@ -64,8 +64,8 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
         problems.append(f"{different} of {len(wanted.texts)} strings are tokenized otherwise")
     if not kl <= _MAX_KL[type_name]:
         problems.append(f"the probabilities differ by {kl:.1e} nats")
-    if type_name == "f32" and same < len(wanted.greedy_ids):
-        problems.append(f"greedy text differs after {same} tokens")
+    if type_name == "f32" and (problem := greedy_problem(wanted, same)):
+        problems.append(problem)
     if same_chat is False:
         problems.append("the chat template is rendered otherwise")
     version = importlib.metadata.version("transformers")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
-from inkling.export._verification import Expected, Verification, compare, expected, num_same
+from inkling.export._verification import Expected, Verification, compare, expected, greedy_problem, num_same
 from inkling.models import KVCache, LanguageModel, ModelConfig
 from inkling.tokenizer import Tokenizer
 
@@ -166,8 +166,8 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
         problems.append(f"the probabilities differ by {kl:.1e} nats")
     if not kl_cached <= _MAX_KL:
         problems.append(f"the probabilities with a cache differ by {kl_cached:.1e} nats")
-    if same < len(wanted.greedy_ids):
-        problems.append(f"greedy text differs after {same} tokens")
+    if problem := greedy_problem(wanted, same):
+        problems.append(problem)
     version = importlib.metadata.version("onnxruntime")
     return Verification(
         f"onnxruntime {version}", max(kl, kl_cached), agreement, len(wanted.greedy_ids), same, problems=problems
