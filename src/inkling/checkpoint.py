@@ -148,7 +148,9 @@ def _explain_failed_write(path: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # safetensors gives the number in words only
         full = getattr(error, "errno", None) in codes or any(f"os error {code}" in str(error) for code in codes)
-        reason = "the disk is full; free some space, then run it again with --resume" if full else str(error)
+        reason = (
+            "the disk is full; free some space, then run it again (training: with --resume)" if full else str(error)
+        )
         raise CheckpointError(f"could not write {path}: {reason}. What was saved before is whole") from error
 
 
@@ -253,9 +255,11 @@ class StoredModel:
     def tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The tensors, read one by one. Raises CheckpointError when the file is damaged."""
         try:
-            with safe_open(self.folder / WEIGHTS_FILE, framework="pt") as file:
-                for name in names:
-                    yield name, file.get_tensor(name)
+            for name in names:
+                # Opened for each one: what a mapped file has shown stays in memory as long as it is open.
+                with safe_open(self.folder / WEIGHTS_FILE, framework="pt") as file:
+                    tensor = file.get_tensor(name)
+                yield name, tensor
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.folder / WEIGHTS_FILE} is damaged ({error})") from None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +169,25 @@ def test_the_model_card_says_where_the_model_comes_from(
     card = (tmp_path / "out" / "README.md").read_text()
     for part in ("| seed | 7 |", "| val_bits_per_byte | 0.5000 |", "no longer at hand", "license: other"):
         assert part in card
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("command", [["export", "gguf"], ["export", "hf"], ["export", "ollama"], ["quantize", "int8"]])
+def test_a_full_disk_leaves_nothing(
+    command: list[str], small_tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = random_checkpoint(tmp_path / "run", {"model_type": "llama", "hidden_size": 128}, small_tokenizer)
+    before = sorted(tmp_path.iterdir())
+    verb, what = command
+    kind = ["--type", "f32", "--no-verify"] if verb == "export" else []
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        status = cli.main([verb, str(run), what, *kind, "-o", str(tmp_path / "out")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    assert status == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -61,7 +62,13 @@ def run(settings: Settings) -> None:
     if path.exists():
         raise ExportError(f"{path} is there already; choose another with -o, or remove it")
     started_s = time.perf_counter()
-    target.write(stored, path, type_name)
+    try:
+        target.write(stored, path, type_name)
+    except OSError as error:
+        # numpy says how much it could not write, without a number for why
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "requested and" in str(error)
+        reason = "the disk is full" if full else str(error)
+        raise ExportError(f"could not write {path}: {reason}. Nothing is left under that name") from None
     written_s = time.perf_counter()
     found = target.verify(stored, path, type_name) if settings.verify else None
     result = {

@@ -15,8 +15,10 @@ from inkling.errors import CheckpointError
 from inkling.export import Verification
 from inkling.tokenizer import Tokenizer
 
-RUNTIME_OF = {"hf": ("hf", "f32"), "gguf": ("gguf", "f16")}
+RUNTIME_OF = {"hf": ("hf", "f32"), "gguf": ("gguf", "q8_0")}
 """Kind of source → the export target whose runtime opens it, and the type whose differences are expected there."""
+_SUSPICIOUS_KL = 0.05
+"""Nats beyond which a model was not read as it was meant, whatever its runtime rounds."""
 
 
 class Settings(CommandSettings):
@@ -83,7 +85,10 @@ def compare(stored: StoredModel, kind: str, settings: Settings) -> Verification 
     if kind not in RUNTIME_OF:
         return None
     target, type_name = RUNTIME_OF[kind]
-    return export.load(target).verify(stored, settings.source, type_name)
+    found = export.load(target).verify(stored, settings.source, type_name)
+    if found is not None and not found.kl < _SUSPICIOUS_KL:
+        found.problems.append(f"the probabilities differ by {found.kl:.1e} nats: do not trust this import")
+    return found
 
 
 def print_result(result: dict[str, Any], found: Verification | None) -> None:

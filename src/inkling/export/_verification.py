@@ -134,7 +134,7 @@ def compare(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
 
 
 def greedy_problem(wanted: Expected, num_same_greedy: int) -> str | None:
-    """What is wrong with greedy text that differs after so many tokens: nothing where two tokens were as good as equal."""
+    """What is wrong with greedy text that differs after so many tokens: nothing where two were as good as equal."""
     if num_same_greedy == len(wanted.greedy_ids) or wanted.greedy_margins[num_same_greedy] < _TIE:
         return None
     return f"greedy text differs after {num_same_greedy} tokens"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ TYPES = ("f32",)
 MODEL_FILE = "model.onnx"
 OPSET = 23
 _MAX_KL = 1e-6
+_MAX_EMBEDDED_BYTES = 1 << 28
+"""Larger weights go into a file beside the graph: it takes a third of the memory, and a graph holds 2 GB at most."""
 
 
 def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
@@ -122,11 +125,16 @@ def write(stored: StoredModel, path: Path, type_name: str) -> None:
             ),
         )
         assert program is not None
-        program.save(folder / MODEL_FILE, external_data=False)
+        program.save(folder / MODEL_FILE, external_data=stored_bytes(stored) > _MAX_EMBEDDED_BYTES)
         tokenizer.save(folder, max_length=config.max_position_embeddings)
         for name in (checkpoint.CONFIG_FILE, "generation_config.json"):
             if (stored.folder / name).is_file():
                 files.write_text(folder / name, (stored.folder / name).read_text(encoding="utf-8"))
+
+
+def stored_bytes(stored: StoredModel) -> int:
+    """Of the weights in fp32."""
+    return 4 * sum(math.prod(shape) for shape in stored.shapes.values())
 
 
 @contextmanager
@@ -181,7 +189,9 @@ class _Runner:
         import onnxruntime
 
         try:
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            options.add_session_config_entry("session.disable_prepacking", "1")  # which holds all weights twice
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library raises its own kinds, all below Exception
             raise ExportError(f"onnxruntime does not accept {path}: {' '.join(str(error).split())[:200]}") from None
         self._names = [entry.name for entry in self._session.get_inputs()][2:]
