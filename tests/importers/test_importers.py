@@ -128,7 +128,7 @@ def test_imported_and_exported_again_is_the_same_bit_for_bit(
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_nanogpt(bias: bool, small_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    model = theirs("gpt2", small_tokenizer.vocab_size + 5)
+    model = theirs("gpt2", small_tokenizer.vocab_size + 5, activation_function="gelu")
     if not bias:
         with torch.no_grad():
             for name, parameter in model.named_parameters():

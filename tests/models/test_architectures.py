@@ -27,7 +27,7 @@ SHAPE = {
     "max_position_embeddings": 40,
 }
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "gpt2": [{}],
+    "gpt2": [{}, {"activation_function": "gelu"}],
     "llama": [{}, {"tie_word_embeddings": True, "num_key_value_heads": 2}, {"attention_bias": True, "head_dim": 12}],
     "qwen3": [{}, {"tie_word_embeddings": True, "num_key_value_heads": 2}, {"rope_theta": 500.0, "head_dim": 20}],
     "speedrun": [{}, {"conv_kernel": 1}, {"conv_kernel": 7, "num_key_value_heads": 2}],

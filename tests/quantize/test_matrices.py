@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inkling.quantize import gptq
+from inkling.quantize import gptq, qat
 from inkling.quantize._apply import FORMATS, matrix_class
 from inkling.quantize._modules import PackedMatrix, QuantizedTable
 
@@ -108,3 +108,29 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
     x[:, 5:20] = 0
     packed = gptq.pack(random_matrix(16, 64), x.T @ x / 100, "int4", 32)
     assert packed.dequantize(torch.float32).isfinite().all()
+
+
+# ---------------------------------------------------------------- training with the rounding
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_training_rounds_to_is_what_packing_keeps(kind: str) -> None:
+    weight = random_matrix(32, 128)
+    packed = matrix_class(kind).quantize(weight, 32, search=False)
+    torch.testing.assert_close(
+        matrix_class(kind).rounded(weight, 32), packed.dequantize(torch.float32), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_gradients_pass_the_rounding(kind: str) -> None:
+    layer = torch.nn.Linear(64, 32)
+    model = torch.nn.Sequential(layer)
+    model.config = type("Config", (), {"vocab_size": 9})()  # type: ignore[assignment]
+    x, weights = random_matrix(5, 64), random_matrix(5, 32, seed=2)
+    qat.round_weights(model, kind)
+    (model(x) * weights).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, weights.T @ x)
+    rounded = matrix_class(kind).rounded(layer.weight.detach(), 32)
+    torch.testing.assert_close(model(x), x @ rounded.T + layer.bias, rtol=1e-5, atol=1e-6)
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]

@@ -145,3 +145,30 @@ def test_a_foreign_or_damaged_description_is_refused(
     path.write_text(json.dumps(config))
     assert cli.main(["generate", str(tmp_path / "q8"), "--prompt", "a"]) == 1
     assert "cannot run" in capsys.readouterr().err
+
+
+def test_a_run_that_learned_with_the_rounding_loses_less(
+    run: Path, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [
+        "train",
+        str(data_folder),
+        "--start-from",
+        str(run),
+        "--context",
+        "32",
+        "--batch-size",
+        "8",
+        "--steps",
+        "30",
+    ]
+    more += ["--machine.threads", "1", "--machine.precision", "fp32", "--no-log.samples", "--schedule.peak", "0.3"]
+    assert cli.main([*more, "-o", str(tmp_path / "qat"), "--qat", "int4"]) == 0
+    assert cli.main([*more, "-o", str(tmp_path / "plain")]) == 0
+    aware = quantize(tmp_path / "qat", tmp_path / "qat4", capsys, "int4")
+    plain = quantize(tmp_path / "plain", tmp_path / "plain4", capsys, "int4", "--method", "range")
+    assert aware["method"] == "range"
+    assert aware["after"]["bits_per_byte"] < plain["after"]["bits_per_byte"]
+    assert checkpoint.read_run(tmp_path / "qat").results["validation"]["val_bits_per_byte"] == pytest.approx(
+        aware["after"]["bits_per_byte"], rel=2e-3
+    )

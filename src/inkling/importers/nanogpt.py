@@ -46,6 +46,7 @@ def read(path: Path, tokenizer: Tokenizer | None) -> ImportedModel:
             "n_layer": shape["n_layer"],
             "n_head": shape["n_head"],
             "n_positions": shape["block_size"],
+            "activation_function": "gelu",  # nanoGPT's since 2023; the file does not say
         }
     except KeyError as error:
         raise ModelError(f"{file} is no nanoGPT checkpoint: its model_args lack {error}") from None

@@ -6,7 +6,7 @@ Shapes: B batch, T time, C hidden, H heads, D head size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,14 +26,12 @@ class Config(ModelConfig):
     model_type: ClassVar[str] = "gpt2"
     architecture: ClassVar[str] = "GPT2LMHeadModel"
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
         "tie_word_embeddings": (True,),
     }
     fixed: ClassVar[Mapping[str, Any]] = {
-        "activation_function": "gelu_new",
         "tie_word_embeddings": True,
         "attn_pdrop": 0.0,
         "embd_pdrop": 0.0,
@@ -53,6 +51,8 @@ class Config(ModelConfig):
     head_dim: int = Field(ge=1, exclude=True)
     max_position_embeddings: int = Field(1024, ge=1)
     layer_norm_epsilon: float = Field(1e-5, gt=0)
+    activation_function: Literal["gelu_new", "gelu_pytorch_tanh", "gelu"] = "gelu_new"
+    """The first two are GELU in its tanh approximation, `gelu` is GELU itself, as in nanoGPT."""
 
     @classmethod
     def _fill_in(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,16 +105,17 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Feed-forward layer with GELU in its tanh approximation."""
+    """Feed-forward layer with GELU, in its tanh approximation or exact."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.approximate = "none" if config.activation_function == "gelu" else "tanh"
         self.c_fc = Conv1D(config.hidden_size, config.intermediate_size)
         self.c_proj = Conv1D(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        output: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        output: Tensor = self.c_proj(F.gelu(self.c_fc(x), approximate=self.approximate))
         return output
 
 
