@@ -72,6 +72,10 @@ class _PastCache(KVCache):
     def advance(self, num_tokens: int) -> None:
         """Nothing is counted: the next call brings its past along."""
 
+    def slots(self, num_tokens: int) -> Tensor:
+        """Where the new tokens stand for rotary positions, (T)."""
+        return torch.arange(self._text.shape[1], device=self._text.device)[self.length :]
+
     def positions(self, num_tokens: int) -> Tensor:
         """The place of each new token in its row's text, (B, T)."""
         return (self._text.long().cumsum(dim=1) - 1).clamp(min=0)[:, self.length :]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inkling.models._config import ModelConfig
+from inkling.models._scaled_dot import attend
 
 
 class KVCache:
@@ -49,6 +50,14 @@ class KVCache:
         assert end <= self.max_length, "the cache is full: the caller sizes it for prompt and completion"
         self._store(layer, self.length, keys, values)
         return self._stored(layer, end)
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Store one layer's new keys and values, and attend to all so far: (B, H, T, D) -> (B, T, H·D)."""
+        return attend(queries, *self.append(layer, keys, values), mask)
+
+    def slots(self, num_tokens: int) -> Tensor:
+        """Where the new tokens stand for rotary positions, (T): only distances count, so slots do."""
+        return torch.arange(self.length, self.length + num_tokens, device=self.keys.device)
 
     def swap_recent(self, name: str, x: Tensor, width: int) -> Tensor:
         """The last `width` rows of what was given under this name before, (B, width, C), zeros where there was less.

@@ -128,8 +128,7 @@ class Decoder(LanguageModel):
         T = input_ids.shape[1]
         x = self.dropout(self.model.embed_tokens(input_ids))  # (B, T) -> (B, T, C)
         # Rotary attention depends on distances only: positions may count slots, across documents and padding.
-        start = 0 if cache is None else cache.length
-        positions = torch.arange(start, start + T, device=input_ids.device)
+        positions = torch.arange(T, device=input_ids.device) if cache is None else cache.slots(T)
         rotary = rotary_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
         mask = None if cache is None else cache.mask(T)
         if segment_ids is not None:

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
-from inkling.models._attention import attend, document_mask
+from inkling.models._attention import document_mask
 from inkling.models._cache import KVCache
 from inkling.models._config import ModelConfig
 from inkling.models._model import LanguageModel
+from inkling.models._scaled_dot import attend
 from inkling.models._sizes import size
 
 
@@ -98,9 +99,8 @@ class Attention(nn.Module):
         """(B, T, C) -> (B, T, C)."""
         qkv = self.c_attn(x).unflatten(-1, (3, -1, self.head_dim))  # (B, T, C) -> (B, T, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # -> (B, H, T, D) each
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        mixed: Tensor = self.c_proj(attend(q, k, v, mask))
+        seen = attend(q, k, v, mask) if cache is None else cache.attend(self.layer, q, k, v, mask)
+        mixed: Tensor = self.c_proj(seen)
         return mixed
 
 
