@@ -15,6 +15,7 @@ from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
 from inkling.models._grow import with_more_tokens
 from inkling.models._model import LanguageModel
+from inkling.models._scaled_dot import attend
 
 __all__ = [
     "Architecture",
@@ -23,6 +24,7 @@ __all__ = [
     "KVCache",
     "LanguageModel",
     "ModelConfig",
+    "attend",
     "cost",
     "from_config",
     "load",

@@ -8,9 +8,10 @@ with the rounding.
 from inkling.quantize._apply import (
     Quantization,
     default_formats,
+    keep_packed,
     quantize_model,
     quantized_skeleton,
     weight_bytes,
 )
 
-__all__ = ["Quantization", "default_formats", "quantize_model", "quantized_skeleton", "weight_bytes"]
+__all__ = ["Quantization", "default_formats", "keep_packed", "quantize_model", "quantized_skeleton", "weight_bytes"]

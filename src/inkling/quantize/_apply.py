@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,13 @@ def replace(model: nn.Module, name: str, module: nn.Module, matrix: PackedMatrix
         kind = QuantizedHead if module is head_of(model) else QuantizedLinear
         new = kind(matrix, bias.detach() if isinstance(bias, Tensor) else None)
     model.set_submodule(name, new)
+
+
+def keep_packed(model: nn.Module) -> None:
+    """Multiply with packed kernels however many rows there are: a row's bits then do not depend on their number."""
+    for module in model.modules():
+        if isinstance(module, PackedMatrix):
+            module.max_packed_rows = sys.maxsize
 
 
 def weight_bytes(model: nn.Module) -> int:

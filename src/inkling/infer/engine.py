@@ -1,0 +1,345 @@
+"""Many completions at once: one `step` schedules, runs the model, and draws the next tokens.
+
+A request's text depends on its prompt, its parameters and its seed, and not on what else is computed: see
+`docs/decisions/2026-11-21-serving.md`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from inkling.errors import ModelError
+from inkling.infer.blocks import BLOCK, BlockPool
+from inkling.infer.generate import check_room
+from inkling.infer.paged import PagedMemory, PagedStep, Piece
+from inkling.infer.sampling import SamplingParams, next_token
+from inkling.infer.stops import StopStrings
+from inkling.models import LanguageModel
+from inkling.quantize import keep_packed
+from inkling.tokenizer import Tokenizer
+
+FinishReason = Literal["stop", "length", "aborted"]
+_LEAST_ROWS = 4
+"""Rows of a step, filled up with padding: from here on a row's bits do not depend on their number."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a token was, and what else was.
+
+    Attributes:
+        logprob: Of the model's own distribution, before penalties and temperature; None for a first token.
+        top: The likeliest tokens, id → logprob, likeliest first.
+    """
+
+    token_id: int
+    logprob: float | None
+    top: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """What the engine may hold at once.
+
+    Attributes:
+        max_sequences: Computed side by side.
+        max_step_tokens: New tokens of a step, roughly: the pieces of prompts that one step takes.
+        num_blocks: Of 64 tokens, for keys and values.
+    """
+
+    max_sequences: int = 32
+    max_step_tokens: int = 512
+    num_blocks: int = 256
+
+
+class Completing:
+    """One completion in the making.
+
+    Args:
+        prompt_ids: All tokens before it, the end-of-text token at their front included.
+        on_piece: Is called with each new text, from the thread that steps.
+        num_top: Likeliest tokens to report for each one drawn; None: no log probabilities.
+        prompt_logprobs: Also report those of the prompt.
+        stop_ids: Tokens that end it, beside the model's own.
+        salt: Shares beginnings of prompts only with those that have the same.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        on_change: Callable[[Completing, str], None] = lambda sequence, text: None,
+        num_top: int | None = None,
+        prompt_logprobs: bool = False,
+        stop_ids: Sequence[int] = (),
+        min_tokens: int = 0,
+        salt: bytes = b"",
+    ) -> None:
+        self.prompt_ids = list(prompt_ids)
+        self.params = params
+        self.salt = salt
+        self.on_change = on_change
+        self.num_top = num_top
+        self.wants_prompt_logprobs = prompt_logprobs
+        self.limit = min(params.max_tokens, check_room(model, len(self.prompt_ids)))
+        self.seed = secrets.randbelow(2**31) if params.seed is None else params.seed
+        self.token_ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.text = ""
+        self.finish_reason: FinishReason | None = None
+        self.num_computed = 0
+        self.num_cached = 0
+        self.blocks: list[int] = []
+        self.held: tuple[Tensor, Tensor] | None = None
+        self._min_tokens = min_tokens
+        self._generator = torch.Generator().manual_seed(self.seed)
+        self._stream = tokenizer.stream()
+        self._stops = StopStrings(params.stop)
+        self._vocab_size = tokenizer.vocab_size
+        ends = {tokenizer.eot_id, tokenizer.special_tokens.get("<|im_end|>", tokenizer.eot_id)}
+        self._end_ids = (set() if params.ignore_eos else ends) | set(stop_ids)
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether tokens of the prompt are left to compute."""
+        return self.num_computed < len(self.prompt_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of prompt and completion so far."""
+        return len(self.prompt_ids) + len(self.token_ids)
+
+    def next_ids(self, count: int) -> list[int]:
+        """The tokens that the model sees next."""
+        if self.in_prompt:
+            return self.prompt_ids[self.num_computed : self.num_computed + count]
+        return self.token_ids[-1:]
+
+    def note_prompt(self, logits: Tensor, start: int) -> None:
+        """Keep the log probabilities of the prompt's tokens after place `start`, from logits (T, V)."""
+        if start == 0:
+            self.prompt_logprobs.append(TokenLogprob(self.prompt_ids[0], None))
+        following = self.prompt_ids[start + 1 : start + 1 + len(logits)]
+        for row, token_id in zip(logits, following, strict=False):
+            self.prompt_logprobs.append(self._logprob(row, token_id))
+
+    def draw(self, logits: Tensor) -> None:
+        """Draw the next token from logits (V,), and tell what it adds to the text."""
+        logits = logits[: self._vocab_size].float()
+        allowed = logits
+        if len(self.token_ids) < self._min_tokens and self._end_ids:
+            allowed = logits.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
+        token_id = next_token(allowed, self.params, self.prompt_ids[1:], self.token_ids, self._generator)
+        self.token_ids.append(token_id)
+        if self.num_top is not None:
+            self.logprobs.append(self._logprob(logits, token_id))
+        ended = token_id in self._end_ids
+        piece = "" if ended else self._stops.push(self._stream.push(token_id))
+        if not self._stops.found and (ended or len(self.token_ids) == self.limit):
+            piece += self._stops.push(self._stream.finish()) + self._stops.finish()
+            self.finish_reason = "stop" if ended else "length"
+        if self._stops.found:
+            self.finish_reason = "stop"
+        self.text += piece
+        self.on_change(self, piece)
+
+    def _logprob(self, logits: Tensor, token_id: int) -> TokenLogprob:
+        table = logits[: self._vocab_size].float().log_softmax(0)
+        top = {}
+        if self.num_top:
+            values, ids = table.topk(min(self.num_top, len(table)))
+            top = dict(zip(ids.tolist(), values.tolist(), strict=True))
+        return TokenLogprob(token_id, float(table[token_id]), top)
+
+
+class Engine:
+    """Completions of one model, computed together.
+
+    Not for several threads at once: one adds, aborts and steps.
+
+    Raises:
+        ModelError: The model cannot be computed in one row with others.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, limits: EngineLimits | None = None) -> None:
+        if model.config.model_type == "speedrun":
+            raise ModelError("speedrun looks back over earlier tokens in its own way, and is not served: use generate")
+        keep_packed(model)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.limits = limits or EngineLimits()
+        self.pool = BlockPool(self.limits.num_blocks)
+        self.memory = PagedMemory(model.config, self.limits.num_blocks, model.dtype, model.device)
+        self.waiting: deque[Completing] = deque()
+        self.running: list[Completing] = []
+        self.num_preempted = 0
+
+    def add(self, sequence: Completing) -> None:
+        """Let a completion begin as soon as there is room.
+
+        Raises ModelError for one that would not even fit alone.
+        """
+        most = sequence.limit + len(sequence.prompt_ids)
+        if -(-most // BLOCK) > self.limits.num_blocks:
+            raise ModelError(f"{most:,} tokens do not fit into the {self.limits.num_blocks * BLOCK:,} that are held")
+        self.waiting.append(sequence)
+
+    def abort(self, sequence: Completing) -> None:
+        """Stop a completion that nobody waits for any more."""
+        if sequence.finish_reason is None:
+            sequence.finish_reason = "aborted"
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+            self._release(sequence)
+        elif sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.running and not self.waiting
+
+    # ------------------------------------------------------------ one step
+
+    def step(self) -> None:
+        """Schedule, run, draw."""
+        pieces = self._schedule()
+        if not pieces:
+            return
+        logits = self._run(pieces)
+        for (sequence, piece), rows in zip(pieces, logits, strict=True):
+            sequence.num_computed = piece.end
+            if sequence.wants_prompt_logprobs and piece.start < len(sequence.prompt_ids):
+                sequence.note_prompt(rows, piece.start)
+            if sequence.in_prompt:
+                continue
+            if piece.start < len(sequence.prompt_ids):
+                self.pool.publish(sequence.prompt_ids, sequence.blocks, sequence.salt)
+            sequence.draw(rows[-1])
+        for sequence in [one for one in self.running if one.finish_reason is not None]:
+            self.running.remove(sequence)
+            self._release(sequence)
+
+    def _schedule(self) -> list[tuple[Completing, Piece]]:
+        """The pieces of this step: a token for each answer, then pieces of prompts as far as the step's size allows."""
+        pieces: list[tuple[Completing, Piece]] = []
+        for sequence in [one for one in self.running if not one.in_prompt]:
+            if sequence in self.running and self._make_room(sequence, sequence.num_computed + 1):
+                pieces.append((sequence, Piece(sequence.num_computed, 1, sequence.blocks)))
+        pieces = [(sequence, piece) for sequence, piece in pieces if sequence in self.running]  # but for the preempted
+        left = self.limits.max_step_tokens - len(pieces)
+        for sequence in [one for one in self.running if one.in_prompt]:
+            left -= self._take_prompt(sequence, left, pieces)
+        while self.waiting and left >= BLOCK and len(self.running) < self.limits.max_sequences:
+            if not self._admit(self.waiting[0]):
+                break
+            sequence = self.waiting.popleft()
+            self.running.append(sequence)
+            if sequence.in_prompt:
+                left -= self._take_prompt(sequence, left, pieces)
+        return pieces
+
+    def _take_prompt(self, sequence: Completing, left: int, pieces: list[tuple[Completing, Piece]]) -> int:
+        """Pieces of a prompt, cut where 64 divides the place, as many as fit into `left` tokens; how many that were."""
+        start, taken = sequence.num_computed, 0
+        while start < len(sequence.prompt_ids) and taken < left:
+            end = min(len(sequence.prompt_ids), (start // BLOCK + 1) * BLOCK)
+            pieces.append((sequence, Piece(start, end - start, sequence.blocks)))
+            taken += end - start
+            start = end
+        return taken
+
+    def _admit(self, sequence: Completing) -> bool:
+        """Give a waiting sequence its blocks, if there are enough for its prompt and one more token."""
+        if sequence.held is not None:
+            return self._bring_back(sequence)
+        shared = [] if sequence.wants_prompt_logprobs else self.pool.find(sequence.prompt_ids, sequence.salt)
+        sequence.blocks = shared
+        sequence.num_computed = sequence.num_cached = len(shared) * BLOCK
+        if not self._extend(sequence, len(sequence.prompt_ids) + 1):
+            self.pool.num_hits -= len(shared) * BLOCK
+            self._release(sequence)
+            sequence.num_computed = sequence.num_cached = 0
+            return False
+        return True
+
+    def _extend(self, sequence: Completing, num_tokens: int) -> bool:
+        """Blocks for so many tokens; all or none."""
+        missing = -(-num_tokens // BLOCK) - len(sequence.blocks)
+        if missing > self.pool.num_available:
+            return False
+        for _ in range(missing):
+            block = self.pool.take(after=sequence.blocks[-1] if sequence.blocks else None)
+            assert block is not None
+            sequence.blocks.append(block)
+        return True
+
+    def _make_room(self, sequence: Completing, num_tokens: int) -> bool:
+        """Blocks for a running sequence, if need be from those that came last. False when it had to go itself."""
+        while not self._extend(sequence, num_tokens):
+            last = self.running[-1]
+            self._preempt(last)
+            if last is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Completing) -> None:
+        """Copy a sequence out, and let it wait at the front."""
+        self.running.remove(sequence)
+        sequence.held = self.memory.copy_out(sequence.blocks)
+        self._release(sequence)
+        self.waiting.appendleft(sequence)
+        self.num_preempted += 1
+
+    def _bring_back(self, sequence: Completing) -> bool:
+        assert sequence.held is not None
+        if not self._extend(sequence, sequence.num_computed + 1):
+            return False
+        num_held = sequence.held[0].shape[1]
+        self.memory.copy_in(sequence.blocks[:num_held], sequence.held)
+        sequence.held = None
+        return True
+
+    def _release(self, sequence: Completing) -> None:
+        self.pool.give_back(sequence.blocks)
+        sequence.blocks = []
+
+    @torch.inference_mode()
+    def _run(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
+        """Logits after each piece's last token, (1, V), or after each of its tokens where they are asked for."""
+        ids = [token for sequence, piece in pieces for token in self._ids(sequence, piece)]
+        num_padding = max(0, _LEAST_ROWS - len(ids))
+        device = self.model.device
+        row = torch.tensor([ids + [0] * num_padding], device=device)
+        step = PagedStep(self.memory, [piece for _, piece in pieces], num_padding)
+        hidden = self.model.hidden(row, cache=step)[0]  # (1, T) -> (T, C)
+        wanted: list[int] = []
+        counts: list[int] = []
+        at = 0
+        for sequence, piece in pieces:
+            all_of_them = sequence.wants_prompt_logprobs and piece.start < len(sequence.prompt_ids)
+            places = range(at, at + piece.count) if all_of_them else range(at + piece.count - 1, at + piece.count)
+            wanted += places
+            counts.append(len(places))
+            at += piece.count
+        padded = wanted + [0] * max(0, _LEAST_ROWS - len(wanted))
+        logits = self.model.logits(hidden[torch.tensor(padded, device=device)])[: len(wanted)].cpu()
+        return iter(torch.split(logits, counts))
+
+    @staticmethod
+    def _ids(sequence: Completing, piece: Piece) -> list[int]:
+        if piece.start < len(sequence.prompt_ids):
+            return sequence.prompt_ids[piece.start : piece.end]
+        return sequence.token_ids[-1:]

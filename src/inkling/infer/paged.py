@@ -1,0 +1,132 @@
+"""Keys and values in blocks, and one step of many sequences over them.
+
+Shapes: L layers, N blocks, H query heads, K key-value heads, D head size, T new tokens of all sequences, S slots seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inkling.infer.blocks import BLOCK
+from inkling.models import KVCache, ModelConfig, attend
+
+
+class PagedMemory:
+    """The keys and values of all sequences, (L, N, 64, K, D) each."""
+
+    def __init__(self, config: ModelConfig, num_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (config.num_hidden_layers, num_blocks, BLOCK, config.num_key_value_heads, config.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    def copy_out(self, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What blocks hold, for a sequence that has to make room."""
+        index = torch.tensor(blocks, device=self.keys.device)
+        return self.keys[:, index], self.values[:, index]
+
+    def copy_in(self, blocks: Sequence[int], held: tuple[Tensor, Tensor]) -> None:
+        """Put it back, into other blocks."""
+        index = torch.tensor(blocks, device=self.keys.device)
+        self.keys[:, index], self.values[:, index] = held
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New tokens of one sequence in a step, which attend together.
+
+    Attributes:
+        start: Place of the first in its sequence.
+        count: New tokens.
+        blocks: Of its sequence.
+    """
+
+    start: int
+    count: int
+    blocks: list[int]
+
+    @property
+    def end(self) -> int:
+        """Tokens of the sequence once these are in."""
+        return self.start + self.count
+
+
+class PagedStep(KVCache):
+    """The cache of one step: the new tokens of all sequences as one row, (1, T).
+
+    Each piece attends to its own sequence alone, in shapes that no neighbour changes.
+
+    Args:
+        pieces: In the order of the row.
+        num_padding: Tokens at the end of the row that belong to no one; they are stored nowhere.
+    """
+
+    def __init__(self, memory: PagedMemory, pieces: Sequence[Piece], num_padding: int) -> None:
+        self._memory = memory
+        self._pieces = pieces
+        self._num_padding = num_padding
+        device = memory.keys.device
+        places = [torch.arange(piece.start, piece.end) for piece in pieces]
+        self._places = torch.cat([*places, torch.zeros(num_padding, dtype=torch.long)]).to(device)
+        slots = [
+            torch.tensor(piece.blocks)[place // BLOCK] * BLOCK + place % BLOCK
+            for piece, place in zip(pieces, places, strict=True)
+        ]
+        self._new_slots = torch.cat(slots).to(device)
+        self._masks = {
+            (piece.count, piece.end): _mask(piece).to(device) for piece in pieces if 1 < piece.count < piece.end
+        }
+
+    def slots(self, num_tokens: int) -> Tensor:
+        """The place of each new token in its sequence, (T)."""
+        return self._places
+
+    def positions(self, num_tokens: int) -> Tensor:
+        """The same."""
+        return self._places
+
+    def mask(self, num_tokens: int) -> Tensor | None:
+        """Each piece has its own."""
+        return None
+
+    def is_text(self, num_tokens: int) -> Tensor | None:
+        """All tokens are."""
+        return None
+
+    def advance(self, num_tokens: int) -> None:
+        """The engine counts."""
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Store new keys and values, (1, K, T, D), and attend piece by piece: (1, H, T, D) -> (1, T, H·D)."""
+        num_new = len(self._new_slots)
+        stored = self._memory.keys[layer], self._memory.values[layer]  # (N, 64, K, D) each
+        for memory, new in zip(stored, (keys, values), strict=True):
+            memory.view(-1, *memory.shape[2:])[self._new_slots] = new[0, :, :num_new].transpose(0, 1).to(memory.dtype)
+        outputs, at = [], 0
+        for piece in self._pieces:
+            seen = [self._seen(memory, piece).to(queries.dtype) for memory in stored]
+            part = queries[:, :, at : at + piece.count]
+            outputs.append(attend(part, seen[0], seen[1], self._masks.get((piece.count, piece.end))))
+            at += piece.count
+        if self._num_padding:
+            width = queries.shape[1] * queries.shape[3]
+            outputs.append(queries.new_zeros(1, self._num_padding, width))
+        return torch.cat(outputs, dim=1)
+
+    @staticmethod
+    def _seen(memory: Tensor, piece: Piece) -> Tensor:
+        """All keys or values of a sequence so far, (1, K, S, D), in place where its blocks lie side by side."""
+        blocks = piece.blocks[: -(-piece.end // BLOCK)]
+        if blocks[-1] - blocks[0] == len(blocks) - 1 and blocks == list(range(blocks[0], blocks[-1] + 1)):
+            together = memory[blocks[0] : blocks[-1] + 1]
+        else:
+            together = memory[torch.tensor(blocks, device=memory.device)]
+        return together.flatten(0, 1)[: piece.end].transpose(0, 1)[None]
+
+
+def _mask(piece: Piece) -> Tensor:
+    """Which slots each new token sees, (T, S): those up to its own."""
+    return torch.arange(piece.end)[None] <= torch.arange(piece.start, piece.end)[:, None]
