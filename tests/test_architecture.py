@@ -15,6 +15,7 @@ ROWS = [
     {"tokenizer", "models", "optim", "gguf", "quantize"},
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
+    {"serve"},
     {"commands"},
     {"cli"},
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -68,6 +68,8 @@ class Completing:
         num_top: Likeliest tokens to report for each one drawn; None: no log probabilities.
         prompt_logprobs: Also report those of the prompt.
         stop_ids: Tokens that end it, beside the model's own.
+        min_tokens: Before so many, no such token is drawn.
+        logit_bias: Token id → what is added to its logit.
         salt: Shares beginnings of prompts only with those that have the same.
     """
 
@@ -83,6 +85,7 @@ class Completing:
         prompt_logprobs: bool = False,
         stop_ids: Sequence[int] = (),
         min_tokens: int = 0,
+        logit_bias: Mapping[int, float] | None = None,
         salt: bytes = b"",
     ) -> None:
         self.prompt_ids = list(prompt_ids)
@@ -103,6 +106,7 @@ class Completing:
         self.blocks: list[int] = []
         self.held: tuple[Tensor, Tensor] | None = None
         self._min_tokens = min_tokens
+        self._bias = dict(logit_bias or {})
         self._generator = torch.Generator().manual_seed(self.seed)
         self._stream = tokenizer.stream()
         self._stops = StopStrings(params.stop)
@@ -138,8 +142,11 @@ class Completing:
         """Draw the next token from logits (V,), and tell what it adds to the text."""
         logits = logits[: self._vocab_size].float()
         allowed = logits
+        if self._bias:
+            ids, values = zip(*self._bias.items(), strict=True)
+            allowed = logits.index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))
         if len(self.token_ids) < self._min_tokens and self._end_ids:
-            allowed = logits.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
+            allowed = allowed.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
         token_id = next_token(allowed, self.params, self.prompt_ids[1:], self.token_ids, self._generator)
         self.token_ids.append(token_id)
         if self.num_top is not None:

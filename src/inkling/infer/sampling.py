@@ -1,7 +1,8 @@
 """From logits to the next token.
 
 In this order, which is that of `transformers`: repetition penalty, presence and frequency penalty, temperature, top-k,
-top-p, min-p, draw. Each filter sees what the one before it left; ties with the last one that top-k keeps stay.
+top-p, min-p, typical-p, draw. Each filter sees what the one before it left; ties with the last one that top-k keeps
+stay.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class SamplingParams(Section):
     """Draw from the likeliest tokens that together have this probability (arXiv:1904.09751)."""
     min_p: float = Field(0.0, ge=0, le=1)
     """Draw from tokens at least this likely, relative to the likeliest (arXiv:2407.01082)."""
+    typical_p: float = Field(1.0, gt=0, le=1)
+    """Draw from the tokens nearest to the expected surprise that together have this probability (arXiv:2202.00666)."""
     repetition_penalty: float = Field(1.0, gt=0, le=100)
     """Above 1 makes tokens of prompt and completion less likely (CTRL, arXiv:1909.05858)."""
     presence_penalty: float = Field(0.0, ge=-10, le=10)
@@ -100,4 +103,11 @@ def distribution(logits: Tensor, params: SamplingParams) -> Tensor:
         logits = logits.index_fill(0, order[before >= params.top_p], float("-inf"))
     if params.min_p > 0:
         logits = logits.masked_fill(logits < math.log(params.min_p), float("-inf"))  # the likeliest is at 0
+    if params.typical_p < 1:
+        probabilities = logits.softmax(0)
+        surprise = -probabilities.clamp(min=1e-45).log()
+        distance = (surprise - (probabilities * surprise).sum()).abs()
+        order = distance.masked_fill(probabilities == 0, float("inf")).argsort(stable=True)
+        before = probabilities[order].cumsum(0) - probabilities[order]
+        logits = logits.index_fill(0, order[before >= params.typical_p], float("-inf"))
     return logits.softmax(0)

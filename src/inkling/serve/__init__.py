@@ -1,0 +1,1 @@
+"""A model as a service, in OpenAI's wire format."""

@@ -1,0 +1,191 @@
+"""The routes of the service. The wire format is OpenAI's; see `docs/serving.md`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+import inkling
+from inkling.errors import InklingError
+from inkling.serve.completions import add_completion_routes
+from inkling.serve.errors import ApiError
+from inkling.serve.keys import Key, KeyStore
+from inkling.serve.service import Served, Service, check_ids
+from inkling.serve.wire import DetokenizeRequest, TokenizeRequest
+
+MAX_BODY_BYTES = 2 << 20
+_OPEN_ROUTES = {"/", "/health", "/ready"}
+
+
+def build_app(service: Service) -> FastAPI:
+    """The service as an ASGI application; its engines start and stop with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for one in service.served.values():
+            one.worker.start()
+        yield
+        for one in service.served.values():
+            one.worker.stop()
+
+    app = FastAPI(title="Inkling", version=inkling.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    _add_guard(app, service)
+    _add_error_handlers(app)
+    _add_plain_routes(app, service)
+    add_completion_routes(app, service)
+    return app
+
+
+# ---------------------------------------------------------------- who may come, and errors
+
+
+def _add_guard(app: FastAPI, service: Service) -> None:
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        request_id = request.headers.get("x-request-id", "")[:64] or f"req-{uuid.uuid4().hex}"
+        key: Key | None = None
+        try:
+            _check_size(request)
+            if request.url.path not in _OPEN_ROUTES and service.keys is not None:
+                key = _key_of(request, service.keys)
+            request.state.key = key
+            response = await call_next(request)
+        except ApiError as error:
+            response = _error_response(error)
+        route = getattr(request.scope.get("route"), "path", "other")
+        service.metrics.responses[route, response.status_code] += 1
+        response.headers["x-request-id"] = request_id
+        if key is not None:
+            for what in ("requests", "tokens"):
+                left = service.allowance.left(key, what, time.monotonic())
+                limit = key.requests_per_minute if what == "requests" else key.tokens_per_minute
+                if left is not None:
+                    response.headers[f"x-ratelimit-limit-{what}"] = str(limit)
+                    response.headers[f"x-ratelimit-remaining-{what}"] = str(left)
+        return response
+
+
+def _check_size(request: Request) -> None:
+    length = request.headers.get("content-length")
+    if length is not None and (not length.isdigit() or int(length) > MAX_BODY_BYTES):
+        raise ApiError(413, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
+    if length is None and request.method == "POST":
+        raise ApiError(411, "the body needs a Content-Length")
+
+
+def _key_of(request: Request, keys: KeyStore) -> Key:
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    given = text.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+    found = keys.find(given) if given else None
+    if found is None:
+        what = "the API key is not valid" if given else "an API key is needed: Authorization: Bearer KEY"
+        raise ApiError(401, what, code="invalid_api_key")
+    return found
+
+
+def _error_response(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers())
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def api_error(request: Request, error: ApiError) -> JSONResponse:
+        return _error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        detail = error.errors()[0]
+        place = ".".join(str(part) for part in detail["loc"] if part != "body")
+        message = str(detail["msg"]).removeprefix("Value error, ")
+        param = place.split(".")[0] if place else message.split(" ")[0] if detail["type"] == "value_error" else None
+        return _error_response(ApiError(400, f"{place}: {message}" if place else message, param=param))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return _error_response(ApiError(error.status_code, str(error.detail)))
+
+    @app.exception_handler(InklingError)
+    async def ours(request: Request, error: InklingError) -> JSONResponse:
+        return _error_response(ApiError(400, str(error), code=_code_of(error)))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return _error_response(ApiError(500, "something went wrong here; the log of the service says what"))
+
+
+def _code_of(error: InklingError) -> str | None:
+    return "context_length_exceeded" if "context" in str(error) else None
+
+
+# ---------------------------------------------------------------- plain routes
+
+
+def _add_plain_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        content = files("inkling.serve").joinpath("web/index.html").read_text(encoding="utf-8")
+        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+        return HTMLResponse(content, headers={"content-security-policy": policy})
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        failed = [name for name, one in service.served.items() if one.worker.failure is not None]
+        return JSONResponse({"status": "error" if failed else "ok"}, status_code=503 if failed else 200)
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        return JSONResponse({"ready": not service.draining}, status_code=503 if service.draining else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        engines = [one.worker.engine for one in service.served.values()]
+        gauges = {
+            "running": (sum(len(engine.running) for engine in engines), "Completions being written."),
+            "waiting": (sum(len(engine.waiting) for engine in engines), "Completions that wait."),
+            "kv_blocks_used": (sum(engine.pool.num_used for engine in engines), "Blocks of keys and values in use."),
+            "kv_blocks": (sum(engine.pool.num_blocks for engine in engines), "Blocks of keys and values."),
+            "preemptions": (sum(engine.num_preempted for engine in engines), "Completions that had to make room."),
+        }
+        return PlainTextResponse(service.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_described(one) for one in service.served.values()]}
+
+    @app.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> dict[str, Any]:
+        return _described(service.model(unquote(name)))
+
+    @app.post("/tokenize")
+    async def tokenize(body: TokenizeRequest) -> dict[str, Any]:
+        tokenizer = service.model(body.model or next(iter(service.served))).tokenizer
+        ids = tokenizer.encode(body.content, allow_special=body.parse_special)
+        return {"tokens": [tokenizer.eot_id, *ids] if body.add_special else ids}
+
+    @app.post("/detokenize")
+    async def detokenize(body: DetokenizeRequest) -> dict[str, Any]:
+        tokenizer = service.model(body.model or next(iter(service.served))).tokenizer
+        check_ids(body.tokens, tokenizer, "tokens")
+        return {"content": tokenizer.decode(body.tokens, skip_special=False)}
+
+
+def _described(one: Served) -> dict[str, Any]:
+    context = one.model.config.max_position_embeddings
+    return {
+        "id": one.name,
+        "object": "model",
+        "created": one.created_s,
+        "owned_by": "inkling",
+        "max_model_len": context,
+        "has_chat_template": one.tokenizer.chat_template is not None,
+    }

@@ -1,0 +1,69 @@
+"""What is served, and what all routes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from inkling.models import LanguageModel
+from inkling.serve.errors import ApiError
+from inkling.serve.keys import Allowance, KeyStore
+from inkling.serve.metrics import Metrics
+from inkling.serve.worker import Worker
+from inkling.tokenizer import Tokenizer
+
+
+@dataclass
+class Served:
+    """A model and what computes it."""
+
+    name: str
+    model: LanguageModel
+    tokenizer: Tokenizer
+    worker: Worker
+    created_s: int
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """Attributes:
+    timeout_s: Longest time of a request.
+    """
+
+    timeout_s: float = 600.0
+
+
+class Service:
+    """What the routes share.
+
+    Args:
+        served: The models, by name.
+        keys: Who may come; None: everybody.
+    """
+
+    def __init__(
+        self, served: Mapping[str, Served], metrics: Metrics, keys: KeyStore | None, limits: ServiceLimits
+    ) -> None:
+        self.served = served
+        self.metrics = metrics
+        self.keys = keys
+        self.limits = limits
+        self.allowance = Allowance()
+        self.draining = False
+
+    @property
+    def num_open(self) -> int:
+        """Completions that are not finished."""
+        return sum(one.worker.num_open for one in self.served.values())
+
+    def model(self, name: str) -> Served:
+        """A model by its name. Raises ApiError for an unknown one."""
+        if name not in self.served:
+            known = ", ".join(self.served)
+            raise ApiError(404, f"there is no model {name!r} (known: {known})", param="model", code="model_not_found")
+        return self.served[name]
+
+
+def check_ids(ids: list[int], tokenizer: Tokenizer, param: str) -> None:
+    if any(not 0 <= number < tokenizer.vocab_size for number in ids):
+        raise ApiError(400, f"{param} holds an id outside of 0 to {tokenizer.vocab_size - 1}", param=param)

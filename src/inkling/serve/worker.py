@@ -1,0 +1,109 @@
+"""The engine's thread: requests go in through a queue, texts come out through callbacks."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from inkling.infer.engine import Completing, Engine
+from inkling.serve.metrics import Metrics
+
+_Order = Callable[[], None]
+
+
+class Worker:
+    """Runs an engine as long as the service lives.
+
+    Args:
+        max_queue: Completions that may wait; beyond them `has_room` says no.
+
+    Attributes:
+        failure: Why the engine stopped, if it did.
+    """
+
+    def __init__(self, engine: Engine, metrics: Metrics, *, max_queue: int) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self.max_queue = max_queue
+        self.failure: BaseException | None = None
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._num_open = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave what is unfinished, and end."""
+        self._orders.put(None)
+        self._thread.join(timeout=10)
+
+    @property
+    def num_open(self) -> int:
+        """Completions that are waiting or being written."""
+        return self._num_open
+
+    def has_room(self, count: int) -> bool:
+        """Whether so many more completions may come."""
+        return self._num_open + count <= self.engine.limits.max_sequences + self.max_queue
+
+    def submit(self, sequences: list[Completing]) -> None:
+        """Let completions begin."""
+        with self._lock:
+            self._num_open += len(sequences)
+        for sequence in sequences:
+            told = sequence.on_change
+            sequence.on_change = self._observed(told, time.monotonic())
+            self._orders.put(lambda sequence=sequence: self.engine.add(sequence))  # type: ignore[misc]
+
+    def abort(self, sequences: list[Completing]) -> None:
+        """Nobody waits for these any more."""
+        self._orders.put(lambda: self._abort(sequences))
+
+    def _abort(self, sequences: list[Completing]) -> None:
+        for sequence in sequences:
+            if sequence.finish_reason is None:
+                self.engine.abort(sequence)
+                self.metrics.aborts += 1
+                self._closed()
+
+    def _closed(self) -> None:
+        with self._lock:
+            self._num_open -= 1
+
+    def _observed(self, told: Callable[[Completing, str], None], started_s: float) -> Callable[[Completing, str], None]:
+        last_s = started_s
+
+        def on_change(sequence: Completing, piece: str) -> None:
+            nonlocal last_s
+            now_s = time.monotonic()
+            if len(sequence.token_ids) == 1:
+                self.metrics.first_token.observe(now_s - started_s)
+                self.metrics.prompt_tokens += len(sequence.prompt_ids)
+                self.metrics.cached_tokens += sequence.num_cached
+            else:
+                self.metrics.between_tokens.observe(now_s - last_s)
+            last_s = now_s
+            self.metrics.completion_tokens += 1
+            if sequence.finish_reason is not None:
+                self._closed()
+            told(sequence, piece)
+
+        return on_change
+
+    def _work(self) -> None:
+        try:
+            while True:
+                while self.engine.is_idle or not self._orders.empty():
+                    order = self._orders.get()
+                    if order is None:
+                        return
+                    order()
+                self.engine.step()
+        except BaseException as error:
+            self.failure = error
+            raise
