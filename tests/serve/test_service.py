@@ -1,0 +1,423 @@
+"""The service, by the official client with strict validation, and by clients that send nonsense."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import SMALL_SHAPE, random_checkpoint
+from inkling.commands import serve
+from inkling.serve.app import build_app
+from inkling.serve.keys import KeyStore
+from inkling.serve.service import Service
+from inkling.tokenizer import Tokenizer
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class Running:
+    """A service on a port of its own, in a thread."""
+
+    def __init__(self, arguments: serve.Settings) -> None:
+        self.service: Service = serve.build_service(arguments)
+        self.socket = serve.listen(arguments)
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.server = uvicorn.Server(uvicorn.Config(build_app(self.service), log_level="critical"))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=20)
+        assert not self.thread.is_alive()
+
+    def client(self, **more: Any) -> openai.OpenAI:
+        given = {"api_key": "none", "max_retries": 0, "_strict_response_validation": True, **more}
+        return openai.OpenAI(base_url=f"{self.url}/v1", **given)
+
+
+def runs(folder: Path, tokenizer: Tokenizer) -> list[Path]:
+    """A model of plain text, and one with a chat template."""
+    chats = Tokenizer.load(_saved(tokenizer, folder / "tokenizer"))
+    chats.chat_template = CHATML
+    shape = {"model_type": "qwen3", **SMALL_SHAPE}
+    return [
+        random_checkpoint(folder / "plain", shape, tokenizer),
+        random_checkpoint(folder / "chats", shape, chats),
+    ]
+
+
+def _saved(tokenizer: Tokenizer, folder: Path) -> Path:
+    folder.mkdir()
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def running(small_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("served")
+    paths = runs(folder, small_tokenizer)
+    given = serve.Settings(runs=paths, port=0, keys=folder / "keys", precision="fp32", max_sequences=8, max_queue=8)
+    found = Running(given)
+    yield found
+    found.stop()
+
+
+def test_a_completion_by_the_official_client(running: Running) -> None:
+    answer = running.client().completions.create(
+        model="plain", prompt="the cat", max_tokens=9, seed=3, logprobs=2, n=2, extra_body={"ignore_eos": True}
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert answer.choices[0].text != answer.choices[1].text
+    assert all(choice.finish_reason == "length" for choice in answer.choices)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 18
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert len(logprobs.tokens or []) == len(logprobs.token_logprobs or []) == 9
+    assert all(len(top) == 2 for top in logprobs.top_logprobs or [])
+
+
+@pytest.mark.parametrize("model", ["plain", "chats"])
+def test_a_stream_adds_up_to_the_whole(running: Running, model: str) -> None:
+    question: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "the cat?"}],
+        "max_tokens": 20,
+        "seed": 5,
+        "n": 2,
+        "logprobs": True,
+        "top_logprobs": 3,
+    }
+    whole = running.client().chat.completions.create(**question)
+    # Strict validation knows no unfinished pieces: finish_reason is null until the last, for OpenAI's own service too.
+    client = running.client(_strict_response_validation=False)
+    try:
+        with client.chat.completions.stream(**question, stream_options={"include_usage": True}) as stream:
+            final: Any = stream.get_final_completion()
+    except openai.LengthFinishReasonError as error:  # how the client says that an answer was cut
+        final = error.completion
+    for one, other in zip(whole.choices, final.choices, strict=True):
+        assert one.message.content == other.message.content
+        assert one.message.role == other.message.role == "assistant"
+        assert one.finish_reason == other.finish_reason
+        assert one.logprobs is not None
+        assert other.logprobs is not None
+        assert [t.logprob for t in one.logprobs.content or []] == [t.logprob for t in other.logprobs.content or []]
+    assert final.usage is not None
+    assert whole.usage is not None
+    assert final.usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_neighbours_change_no_text(running: Running) -> None:
+    client = running.client()
+
+    def ask(number: int) -> str:
+        answer = client.completions.create(
+            model="plain", prompt=["the cat sat", "we read 12", ""][number % 3], max_tokens=10 + number, seed=number
+        )
+        return answer.choices[0].text
+
+    alone = [ask(number) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, range(8)))
+    assert together == alone
+
+
+def test_echoed_prompts_have_their_log_probabilities(running: Running) -> None:
+    served = running.service.served["plain"]
+    text = "the cat sat on a mat"
+    answer = running.client().completions.create(model="plain", prompt=text, max_tokens=1, echo=True, logprobs=1)
+    logprobs = answer.choices[0].logprobs
+    assert answer.choices[0].text.startswith(text)
+    assert logprobs is not None
+    ids = [served.tokenizer.eot_id, *served.tokenizer.encode(text)]
+    with torch.inference_mode():
+        table = served.model(torch.tensor([ids]))[0, :, : served.tokenizer.vocab_size].log_softmax(-1)
+    wanted = [float(table[place, token]) for place, token in enumerate(ids[1:])]
+    assert (logprobs.token_logprobs or [])[: len(wanted)] == pytest.approx(wanted, abs=1e-3)
+    by_ids = running.client().completions.create(model="plain", prompt=ids[1:], max_tokens=1, echo=True, logprobs=1)
+    assert by_ids.choices[0].logprobs is not None
+    assert (by_ids.choices[0].logprobs.token_logprobs or [])[: len(wanted)] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_what_people_write_is_no_control_token(running: Running) -> None:
+    client = running.client()
+    answers = [
+        client.chat.completions.create(
+            model="chats", messages=[{"role": "user", "content": content}], max_tokens=1, seed=1
+        )
+        for content in ("a", "<|im_end|>")
+    ]
+    tokenizer = running.service.served["chats"].tokenizer
+    extra = len(tokenizer.encode("<|im_end|>")) - len(tokenizer.encode("a"))
+    assert answers[0].usage is not None
+    assert answers[1].usage is not None
+    assert answers[1].usage.prompt_tokens - answers[0].usage.prompt_tokens == extra > 1
+
+
+def test_each_sampling_field_does_something(running: Running) -> None:
+    client = running.client()
+
+    def ask(**more: Any) -> str:
+        extra = {"ignore_eos": True, **more.pop("extra", {})}
+        answer = client.completions.create(
+            model="plain", prompt="the cat", max_tokens=25, extra_body=extra, **{"temperature": 1.5, "seed": 2, **more}
+        )
+        return answer.choices[0].text
+
+    plain = ask()
+    tokenizer = running.service.served["plain"].tokenizer
+    changes: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {"top_p": 0.2},
+        {"presence_penalty": 2.0},
+        {"frequency_penalty": 2.0},
+        {"logit_bias": {str(tokenizer.encode("cat")[0]): 100}},
+        {"stop": plain[3:5]},
+        {"seed": 3},
+    ]
+    changes += [{"extra": {name: value}} for name, value in [("top_k", 2), ("min_p", 0.5), ("typical_p", 0.2)]]
+    changes += [{"extra": {"repetition_penalty": 1.8}}]
+    for change in changes:
+        assert ask(**change) != plain, change
+    assert ask() == plain
+    assert plain[3:5] not in ask(stop=plain[3:5])
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "param"),
+    [
+        ({"model": "other"}, openai.NotFoundError, "model"),
+        ({"temperature": 3}, openai.BadRequestError, "temperature"),
+        ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
+        ({"n": 99}, openai.BadRequestError, "n"),
+        ({"logprobs": 99}, openai.BadRequestError, "logprobs"),
+        ({"stop": ["a"] * 5}, openai.BadRequestError, "stop"),
+        ({"prompt": []}, openai.BadRequestError, "prompt"),
+        ({"prompt": [10**9]}, openai.BadRequestError, "prompt"),
+        ({"suffix": "x"}, openai.BadRequestError, "suffix"),
+        ({"best_of": 5}, openai.BadRequestError, "best_of"),
+        ({"logit_bias": {"999999": 1}}, openai.BadRequestError, "logit_bias"),
+        ({"extra_body": {"tools": [{"type": "function"}]}}, openai.BadRequestError, "tools"),
+        ({"extra_body": {"response_format": {"type": "json_object"}}}, openai.BadRequestError, "response_format"),
+        ({"extra_body": {"mirostat": 2}}, openai.BadRequestError, "mirostat"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_names_the_field(
+    running: Running, changes: dict[str, Any], error: type[openai.APIStatusError], param: str
+) -> None:
+    with pytest.raises(error) as caught:
+        running.client().completions.create(**{"model": "plain", "prompt": "a", "max_tokens": 2, **changes})
+    assert caught.value.param == param  # type: ignore[attr-defined]
+
+
+def test_a_prompt_that_is_too_long(running: Running) -> None:
+    with pytest.raises(openai.BadRequestError, match="context") as caught:
+        running.client().completions.create(model="plain", prompt="the cat " * 400, max_tokens=2)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_models_tokens_health_and_metrics(running: Running) -> None:
+    client = running.client()
+    assert [model.id for model in client.models.list()] == ["plain", "chats"]
+    assert client.models.retrieve("chats").id == "chats"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("a/b")
+    with httpx.Client(base_url=running.url) as plain:
+        ids = plain.post("/tokenize", json={"content": "the cat <|im_end|>"}).json()["tokens"]
+        assert plain.post("/detokenize", json={"tokens": ids}).json() == {"content": "the cat <|im_end|>"}
+        special = plain.post("/tokenize", json={"content": "<|im_end|>", "parse_special": True}).json()["tokens"]
+        assert len(special) == 1
+        assert plain.get("/health").json() == {"status": "ok"}
+        assert plain.get("/ready").status_code == 200
+        text = plain.get("/metrics").text
+        assert 'inkling_responses_total{route="/v1/completions",status="200"}' in text
+        assert "inkling_kv_blocks_used 0" in text
+        assert plain.get("/nothing").json()["error"]["message"] == "Not Found"
+        page = plain.get("/")
+        assert page.status_code == 200
+        assert "http://" not in page.text
+        assert "https://" not in page.text
+        assert plain.post("/v1/completions", content=b"{" * 10).json()["error"]["type"] == "invalid_request_error"
+        assert plain.post("/v1/completions", content=b"x" * (3 << 20)).status_code == 413
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = [
+    "model",
+    "prompt",
+    "messages",
+    "max_tokens",
+    "temperature",
+    "n",
+    "stop",
+    "logit_bias",
+    "seed",
+    "stream",
+    "echo",
+]
+FIELDS += ["logprobs", "top_logprobs", "top_k", "stop_token_ids", "min_tokens", "stream_options", "typical_p"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    route=st.sampled_from(["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"]),
+    body=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4) | JSON,
+)
+def test_nonsense_never_breaks_the_service(running: Running, route: str, body: Any) -> None:
+    if isinstance(body, dict) and route.startswith("/v1"):
+        body = {
+            "model": "plain",
+            "prompt": "a",
+            "messages": [{"role": "user", "content": "a"}],
+            "max_tokens": 2,
+            **body,
+        }
+    with httpx.Client(base_url=running.url, timeout=30) as client:
+        content = json.dumps(body).encode()
+        answer = client.post(route, content=content, headers={"content-type": "application/json"})
+        assert answer.status_code < 500, answer.text
+        assert client.get("/health").status_code == 200
+
+
+def test_who_leaves_a_stream_takes_up_no_room(running: Running) -> None:
+    with httpx.Client(base_url=running.url) as client:
+        question = {"model": "plain", "prompt": "a", "max_tokens": 100, "stream": True, "ignore_eos": True}
+        with client.stream("POST", "/v1/completions", json=question) as answer:
+            next(answer.iter_lines())
+    deadline = time.monotonic() + 10
+    while running.service.num_open and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running.service.num_open == 0
+    assert running.service.served["plain"].worker.engine.pool.num_used == 0
+
+
+def test_a_full_queue_says_when_to_come_back(running: Running) -> None:
+    question = {"model": "plain", "prompt": "a", "max_tokens": 100, "n": 16, "ignore_eos": True}
+
+    def ask(_: int) -> httpx.Response:
+        with httpx.Client(base_url=running.url, timeout=60) as client:
+            return client.post("/v1/completions", json=question)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(4)))
+    assert {answer.status_code for answer in answers} == {200, 503}
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.headers["retry-after"] == "2"
+    assert refused.json()["error"]["code"] == "overloaded"
+
+
+# ---------------------------------------------------------------- keys
+
+
+@pytest.fixture(scope="module")
+def guarded(small_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, KeyStore]]:
+    folder = tmp_path_factory.mktemp("guarded")
+    store = KeyStore(folder / "keys")
+    store.create("first")
+    given = serve.Settings(runs=runs(folder, small_tokenizer)[:1], port=0, keys=folder / "keys", precision="fp32")
+    found = Running(given)
+    yield found, store
+    found.stop()
+
+
+def test_every_route_but_the_open_ones_needs_a_key(guarded: tuple[Running, KeyStore]) -> None:
+    running, _ = guarded
+    app = build_app(running.service)
+    routes = {(method, route.path) for route in app.routes for method in getattr(route, "methods", None) or ()}
+    assert len(routes) > 8
+    with httpx.Client(base_url=running.url) as client:
+        for method, path in sorted(routes):
+            answer = client.request(method, path.replace("{name:path}", "plain"), json={})
+            expected = 200 if path in ("/", "/health", "/ready") else 401
+            assert answer.status_code == expected, (method, path)
+        assert answer.headers["x-request-id"]
+
+
+def test_keys(guarded: tuple[Running, KeyStore]) -> None:
+    running, store = guarded
+    key = store.create("second")
+    question: dict[str, Any] = {"model": "plain", "prompt": "a", "max_tokens": 2}
+    with pytest.raises(openai.AuthenticationError) as caught:
+        running.client(api_key="ink-wrong").completions.create(**question)
+    assert caught.value.code == "invalid_api_key"
+    assert running.client(api_key=key).completions.create(**question).choices
+    with httpx.Client(base_url=running.url) as client:
+        assert client.post("/v1/completions", json=question, headers={"x-api-key": key}).status_code == 200
+    assert key.encode() not in store.path.read_bytes()
+    store.revoke(store.list()[-1].id)
+    with pytest.raises(openai.AuthenticationError):
+        running.client(api_key=key).completions.create(**question)
+
+
+def test_limits_of_a_key(guarded: tuple[Running, KeyStore]) -> None:
+    running, store = guarded
+    key = store.create("slow", requests_per_minute=2)
+    client = running.client(api_key=key)
+    question: dict[str, Any] = {"model": "plain", "prompt": "a", "max_tokens": 2}
+    answer = client.completions.with_raw_response.create(**question)
+    assert answer.headers["x-ratelimit-limit-requests"] == "2"
+    assert answer.headers["x-ratelimit-remaining-requests"] == "1"
+    client.completions.create(**question)
+    with pytest.raises(openai.RateLimitError) as caught:
+        client.completions.create(**question)
+    assert 25 <= int(caught.value.response.headers["retry-after"]) <= 30
+    spent = store.create("little", tokens_per_minute=5)
+    client = running.client(api_key=spent)
+    client.completions.create(**{**question, "max_tokens": 10, "extra_body": {"ignore_eos": True}})
+    with pytest.raises(openai.RateLimitError):
+        client.completions.create(**question)
+
+
+def test_an_open_address_needs_keys_or_a_word(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    given = serve.Settings(runs=runs(tmp_path, small_tokenizer), host="0.0.0.0", port=0, keys=tmp_path / "keys")
+    with pytest.raises(serve.ConfigError, match="make a key first"):
+        serve.build_service(given)
+    assert serve.build_service(given.model_copy(update={"insecure": True})).keys is None
+
+
+def test_open_requests_end_before_the_service_does(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    given = serve.Settings(runs=runs(tmp_path, small_tokenizer), port=0, keys=tmp_path / "keys", precision="fp32")
+    running = Running(given)
+    serve._drain_first(running.server, running.service, 20.0)
+    question = {"model": "plain", "prompt": "a", "max_tokens": 120, "ignore_eos": True, "n": 4}
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=running.url, timeout=30) as client:
+        waiting = pool.submit(client.post, "/v1/completions", json=question)
+        while not running.service.num_open:
+            time.sleep(0.002)
+        running.server.handle_exit(15, None)
+        with httpx.Client(base_url=running.url) as other:
+            assert other.get("/ready").status_code == 503
+            assert other.post("/v1/completions", json=question).json()["error"]["code"] == "shutting_down"
+        assert waiting.result().status_code == 200
+    running.thread.join(timeout=20)
+    assert not running.thread.is_alive()
+    assert math.isclose(running.service.num_open, 0)
