@@ -204,6 +204,32 @@ def test_each_sampling_field_does_something(running: Running) -> None:
     assert plain[3:5] not in ask(stop=plain[3:5])
 
 
+def test_json_that_fits_its_schema(running: Running) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 999}, "kind": {"enum": ["cat", "dog"]}},
+        "required": ["age", "kind"],
+        "additionalProperties": False,
+    }
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "pet", "schema": schema}}
+    client = running.client()
+    seen = set()
+    for seed in range(6):
+        answer = client.chat.completions.create(
+            model="chats", messages=[{"role": "user", "content": "?"}], response_format=wanted, max_tokens=60, seed=seed
+        )
+        assert answer.choices[0].finish_reason == "stop"
+        found = json.loads(answer.choices[0].message.content or "")
+        assert found.keys() == {"age", "kind"}
+        assert 0 <= found["age"] <= 999
+        seen.add(found["kind"])
+    assert seen <= {"cat", "dog"}
+    cut = client.chat.completions.create(
+        model="chats", messages=[{"role": "user", "content": "?"}], response_format=wanted, max_tokens=3, seed=1
+    )
+    assert cut.choices[0].finish_reason == "length"
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -222,7 +248,12 @@ def test_each_sampling_field_does_something(running: Running) -> None:
         ({"best_of": 5}, openai.BadRequestError, "best_of"),
         ({"logit_bias": {"999999": 1}}, openai.BadRequestError, "logit_bias"),
         ({"extra_body": {"tools": [{"type": "function"}]}}, openai.BadRequestError, "tools"),
-        ({"extra_body": {"response_format": {"type": "json_object"}}}, openai.BadRequestError, "response_format"),
+        ({"extra_body": {"response_format": {"type": "xml"}}}, openai.BadRequestError, "response_format"),
+        (
+            {"extra_body": {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nope"}}}}},
+            openai.BadRequestError,
+            "response_format",
+        ),
         ({"extra_body": {"mirostat": 2}}, openai.BadRequestError, "mirostat"),
     ],
     ids=str,

@@ -18,6 +18,7 @@ from torch import Tensor
 from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.generate import check_room
+from inkling.infer.grammar import Grammar
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
 from inkling.infer.sampling import SamplingParams, next_token
 from inkling.infer.stops import StopStrings
@@ -70,6 +71,7 @@ class Completing:
         stop_ids: Tokens that end it, beside the model's own.
         min_tokens: Before so many, no such token is drawn.
         logit_bias: Token id → what is added to its logit.
+        grammar: What the text has to be; it ends where nothing more may follow.
         salt: Shares beginnings of prompts only with those that have the same.
     """
 
@@ -86,6 +88,7 @@ class Completing:
         stop_ids: Sequence[int] = (),
         min_tokens: int = 0,
         logit_bias: Mapping[int, float] | None = None,
+        grammar: Grammar | None = None,
         salt: bytes = b"",
     ) -> None:
         self.prompt_ids = list(prompt_ids)
@@ -106,6 +109,7 @@ class Completing:
         self.blocks: list[int] = []
         self.held: tuple[Tensor, Tensor] | None = None
         self._min_tokens = min_tokens
+        self._grammar = grammar
         self._bias = dict(logit_bias or {})
         self._generator = torch.Generator().manual_seed(self.seed)
         self._stream = tokenizer.stream()
@@ -147,15 +151,18 @@ class Completing:
             allowed = logits.index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))
         if len(self.token_ids) < self._min_tokens and self._end_ids:
             allowed = allowed.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
+        if self._grammar is not None:
+            allowed = allowed.masked_fill(~self._grammar.allowed(len(allowed)), float("-inf"))
         token_id = next_token(allowed, self.params, self.prompt_ids[1:], self.token_ids, self._generator)
         self.token_ids.append(token_id)
         if self.num_top is not None:
             self.logprobs.append(self._logprob(logits, token_id))
         ended = token_id in self._end_ids
+        complete = self._grammar is not None and not ended and self._grammar.accept(token_id)
         piece = "" if ended else self._stops.push(self._stream.push(token_id))
-        if not self._stops.found and (ended or len(self.token_ids) == self.limit):
+        if not self._stops.found and (ended or complete or len(self.token_ids) == self.limit):
             piece += self._stops.push(self._stream.finish()) + self._stops.finish()
-            self.finish_reason = "stop" if ended else "length"
+            self.finish_reason = "stop" if ended or complete else "length"
         if self._stops.found:
             self.finish_reason = "stop"
         self.text += piece

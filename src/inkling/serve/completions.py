@@ -14,7 +14,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 import inkling
+from inkling.errors import ConfigError
 from inkling.infer.engine import Completing
+from inkling.infer.grammar import ANY_OBJECT, Grammar
 from inkling.infer.sampling import SamplingParams
 from inkling.serve import answers
 from inkling.serve.errors import ApiError
@@ -165,8 +167,21 @@ def _completing(
         stop_ids=stop_ids,
         min_tokens=body.min_tokens or 0,
         logit_bias=bias,
+        grammar=_grammar_of(body, served),
         salt=str(key.id).encode() if key is not None else b"",
     )
+
+
+def _grammar_of(body: Sampling, served: Served) -> Grammar | None:
+    """What the text has to be. Raises ApiError for a schema that cannot be used."""
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    schema = ANY_OBJECT if wanted.json_schema is None else wanted.json_schema.content
+    try:
+        return served.grammars().json(schema)
+    except ConfigError as error:
+        raise ApiError(400, str(error), param="response_format") from None
 
 
 def _params_of(body: Sampling, served: Served) -> SamplingParams:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inkling.infer.grammar import GrammarMaker
 from inkling.models import LanguageModel
 from inkling.serve.errors import ApiError
 from inkling.serve.keys import Allowance, KeyStore
@@ -22,6 +23,13 @@ class Served:
     tokenizer: Tokenizer
     worker: Worker
     created_s: int
+    _grammars: GrammarMaker | None = None
+
+    def grammars(self) -> GrammarMaker:
+        """Makes what output may be held to; made when first asked for."""
+        if self._grammars is None:
+            self._grammars = GrammarMaker(self.tokenizer, self.tokenizer.vocab_size)
+        return self._grammars
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ _HARMLESS = {
     "stream_obfuscation",
 }
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "response_format": (None, {"type": "text"}),
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
@@ -35,6 +34,28 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
 }
 """Fields that change the output and are not supported, with the values by which they do not."""
+
+
+class JsonSchema(BaseModel):
+    """The schema of a response format."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str = ""
+    content: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """What the text has to be."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _with_its_schema(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with the type json_schema")
+        return self
 
 
 class StreamOptions(BaseModel):
@@ -67,6 +88,7 @@ class Sampling(BaseModel):
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     ignore_eos: bool | None = None
     min_tokens: int | None = Field(None, ge=0, le=1_000_000)
+    response_format: ResponseFormat | None = None
     stop_token_ids: list[int] | None = Field(None, max_length=MAX_BIASES)
 
     @model_validator(mode="after")
