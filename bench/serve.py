@@ -3,8 +3,8 @@
     python bench/serve.py URL --model NAME --text FILE [--clients 32] [--prompt-characters 500] [--tokens 128]
     python bench/serve.py URL --model NAME --text FILE --shared-characters 4000 --clients 32 --tokens 8
 
-Each client sends one prompt cut from FILE and reads a stream of so many tokens; all begin at once. Tokens are counted by
-the server's own usage. Prints one JSON line.
+Each client sends one prompt cut from FILE and reads a stream of so many tokens; all begin at once. Tokens are counted
+by the server. Prints one JSON line.
 """
 
 from __future__ import annotations

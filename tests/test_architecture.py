@@ -16,7 +16,7 @@ ROWS = [
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
     {"serve"},
-    {"commands"},
+    {"commands", "api"},
     {"cli"},
 ]
 ROW_OF = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
