@@ -19,6 +19,7 @@ from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.generate import check_room
 from inkling.infer.grammar import Grammar
+from inkling.infer.native import NativeStep, UnavailableError
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
 from inkling.infer.sampling import SamplingParams, next_token
 from inkling.infer.stops import StopStrings
@@ -182,11 +183,20 @@ class Engine:
 
     Not for several threads at once: one adds, aborts and steps.
 
+    Args:
+        native: Compute answers token by token in compiled code, where that can be had.
+
+    Attributes:
+        native: The compiled step, if there is one.
+        why_not_native: Why there is none.
+
     Raises:
         ModelError: The model cannot be computed in one row with others.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, limits: EngineLimits | None = None) -> None:
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, limits: EngineLimits | None = None, *, native: bool = True
+    ) -> None:
         if model.config.model_type == "speedrun":
             raise ModelError("speedrun looks back over earlier tokens in its own way, and is not served: use generate")
         keep_packed(model)
@@ -198,6 +208,13 @@ class Engine:
         self.waiting: deque[Completing] = deque()
         self.running: list[Completing] = []
         self.num_preempted = 0
+        self.native: NativeStep | None = None
+        self.why_not_native = "it was not asked for"
+        if native:
+            try:
+                self.native = NativeStep(model, self.memory)
+            except UnavailableError as reason:
+                self.why_not_native = str(reason)
 
     def add(self, sequence: Completing) -> None:
         """Let a completion begin as soon as there is room.
@@ -330,8 +347,23 @@ class Engine:
         self.pool.give_back(sequence.blocks)
         sequence.blocks = []
 
-    @torch.inference_mode()
     def _run(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
+        """Logits after each piece: of answers in compiled code if there is any, of the rest in torch."""
+        answers = [(one, piece) for one, piece in pieces if piece.start >= len(one.prompt_ids)]
+        if self.native is None or not answers:
+            return self._run_in_torch(pieces)
+        prompts = [(one, piece) for one, piece in pieces if piece.start < len(one.prompt_ids)]
+        of_prompts = self._run_in_torch(prompts) if prompts else iter(())
+        rows = self.native(
+            [one.token_ids[-1] for one, _ in answers],
+            [piece.start for _, piece in answers],
+            [piece.blocks for _, piece in answers],
+        )
+        of_answers = iter(rows.split(1))  # type: ignore[no-untyped-call]
+        return (next(of_answers if piece.start >= len(one.prompt_ids) else of_prompts) for one, piece in pieces)
+
+    @torch.inference_mode()
+    def _run_in_torch(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
         """Logits after each piece's last token, (1, V), or after each of its tokens where they are asked for."""
         ids = [token for sequence, piece in pieces for token in self._ids(sequence, piece)]
         num_padding = max(0, _LEAST_ROWS - len(ids))

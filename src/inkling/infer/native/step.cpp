@@ -1,0 +1,358 @@
+// One decoding step of a llama-like model for several sequences, in one parallel region.
+//
+// A step of a small model is hundreds of tiny operations; as torch calls each costs more than its arithmetic. Here all of
+// them follow each other without a break. Each sum runs in an order that depends on the shape of the matrix alone, so a
+// sequence's numbers do not depend on how many others there are, nor on the number of threads.
+//
+// Letters: R sequences, N outputs, K inputs. Matrices are (N, K), rows after each other.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace {
+
+typedef float Floats __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef int8_t Bytes __attribute__((vector_size(16)));
+typedef uint8_t Nibbles __attribute__((vector_size(16)));
+
+constexpr int kLanes = 16;
+constexpr int kTile = 4;   // sequences that share one reading of a weight
+constexpr int kSums = 4;   // partial sums of a product, so that additions need not wait for each other
+constexpr int kBlock = 64; // slots of a block of keys and values
+
+enum Kind { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2, kInt4 = 3 };
+
+template <typename T> inline T load(const void *from) {
+    T value;
+    std::memcpy(&value, from, sizeof(T));
+    return value;
+}
+
+inline float from_bfloat16(uint16_t half) {
+    const uint32_t word = static_cast<uint32_t>(half) << 16;
+    return load<float>(&word);
+}
+
+inline uint16_t to_bfloat16(float value) {
+    const uint32_t word = load<uint32_t>(&value);
+    return static_cast<uint16_t>((word + 0x7fff + ((word >> 16) & 1)) >> 16);
+}
+
+inline Floats widen(const uint16_t *from) {
+    const Words words = __builtin_convertvector(load<Halves>(from), Words) << 16;
+    return load<Floats>(&words);
+}
+
+inline Floats read(const float *from) { return load<Floats>(from); }
+inline Floats read(const uint16_t *from) { return widen(from); }
+inline Floats read(const int8_t *from) { return __builtin_convertvector(load<Bytes>(from), Floats); }
+
+inline float total(const Floats &lanes) {
+    float sum = 0.0f;
+    for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
+    return sum;
+}
+
+} // namespace
+
+extern "C" {
+
+struct Matrix {
+    const void *data;
+    const uint16_t *scales; // int8: (N); int4: (K / group, N, 2), scale and zero
+    const float *bias;      // (N), or null
+    int32_t kind, rows, columns, group;
+};
+
+struct Layer {
+    const float *attention_norm, *feed_forward_norm, *query_norm, *key_norm; // the last two may be null
+    Matrix query, key, value, output, gate, up, down;
+};
+
+struct Model {
+    const Layer *layers;
+    const float *final_norm, *cosines, *sines; // the last two (positions, D / 2)
+    Matrix embedding, head;
+    int32_t num_layers, hidden, heads, key_value_heads, head_dim, intermediate, vocabulary;
+    float epsilon;
+};
+
+struct Step {
+    const int32_t *tokens, *positions, *blocks; // (R), (R), (R, max_blocks)
+    void *keys, *values;                        // (L, blocks, 64, key_value_heads, D)
+    float *scratch, *logits;                    // (scratch_floats), (R, V)
+    int64_t layer_stride;                       // numbers of a layer's keys
+    int32_t rows, max_blocks, memory_kind, max_positions, threads;
+};
+
+int64_t inkling_scratch_floats(const Model *model, int32_t rows, int32_t max_positions, int32_t threads) {
+    const int64_t width = model->heads * model->head_dim, narrow = model->key_value_heads * model->head_dim;
+    const int64_t each = 2 * model->hidden + 2 * width + 2 * narrow + 2 * model->intermediate;
+    return rows * each + static_cast<int64_t>(threads) * (max_positions + kLanes) + 64;
+}
+}
+
+namespace {
+
+// Products of one row of weights with `count` inputs, each (K), the inputs `stride` apart.
+template <int count, typename T>
+inline void products(const T *weights, const float *x, int64_t stride, int columns, float *results) {
+    Floats sums[count][kSums] = {};
+    int k = 0, part = 0;
+    for (; k < columns; k += kLanes, part = (part + 1) % kSums) {
+        const Floats w = read(weights + k);
+        for (int r = 0; r < count; ++r) sums[r][part] += w * read(x + r * stride + k);
+    }
+    for (int r = 0; r < count; ++r)
+        results[r] = total((sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3]));
+}
+
+// The same for two codes in a byte, the first in its low half.
+template <int count>
+inline void products4(const Matrix &m, int n, const float *x, int64_t stride, float *results) {
+    const uint8_t *codes = static_cast<const uint8_t *>(m.data) + static_cast<int64_t>(n) * m.columns / 2;
+    float sums[count] = {};
+    for (int start = 0, g = 0; start < m.columns; start += m.group, ++g) {
+        const uint16_t *pair = m.scales + 2 * (static_cast<int64_t>(g) * m.rows + n);
+        const float scale = from_bfloat16(pair[0]), zero = from_bfloat16(pair[1]);
+        Floats coded[count] = {}, plain[count] = {};
+        for (int k = start; k < start + m.group; k += 2 * kLanes) {
+            const Nibbles both = load<Nibbles>(codes + k / 2);
+            const Floats low = __builtin_convertvector(both & 15, Floats) - 8.0f;
+            const Floats high = __builtin_convertvector(both >> 4, Floats) - 8.0f;
+            for (int r = 0; r < count; ++r) { // inputs lie in the order: sixteen even columns, sixteen odd ones
+                const Floats even = read(x + r * stride + k), odd = read(x + r * stride + k + kLanes);
+                coded[r] += low * even; // one after the other: a compiler may join either, but always the same
+                coded[r] += high * odd;
+                plain[r] += even + odd;
+            }
+        }
+        for (int r = 0; r < count; ++r)
+            sums[r] = std::fma(zero, total(plain[r]), std::fma(scale, total(coded[r]), sums[r]));
+    }
+    for (int r = 0; r < count; ++r) results[r] = sums[r];
+}
+
+template <int count> inline void row_products(const Matrix &m, int n, const float *x, float *results) {
+    const int64_t stride = m.columns, at = static_cast<int64_t>(n) * m.columns;
+    switch (m.kind) {
+    case kFloat32: products<count>(static_cast<const float *>(m.data) + at, x, stride, m.columns, results); break;
+    case kBfloat16: products<count>(static_cast<const uint16_t *>(m.data) + at, x, stride, m.columns, results); break;
+    case kInt8:
+        products<count>(static_cast<const int8_t *>(m.data) + at, x, stride, m.columns, results);
+        for (int r = 0; r < count; ++r) results[r] *= from_bfloat16(m.scales[n]);
+        break;
+    default: products4<count>(m, n, x, stride, results);
+    }
+    if (m.bias)
+        for (int r = 0; r < count; ++r) results[r] += m.bias[n];
+}
+
+// out (R, N) = x (R, K) · matrixᵀ; inside the parallel region. Without the barrier at its end the next one may begin.
+inline void multiply(const Matrix &m, const float *x, int rows, float *out) {
+#pragma omp for schedule(static) nowait
+    for (int n = 0; n < m.rows; ++n) {
+        int r = 0;
+        float results[kTile];
+        for (; r + kTile <= rows; r += kTile) {
+            row_products<kTile>(m, n, x + static_cast<int64_t>(r) * m.columns, results);
+            for (int i = 0; i < kTile; ++i) out[static_cast<int64_t>(r + i) * m.rows + n] = results[i];
+        }
+        for (; r < rows; ++r)
+            row_products<1>(m, n, x + static_cast<int64_t>(r) * m.columns, out + static_cast<int64_t>(r) * m.rows + n);
+    }
+}
+
+inline void normalise(const float *x, const float *gain, int width, float epsilon, float *out) {
+    Floats squares = {};
+    for (int k = 0; k < width; k += kLanes) squares += read(x + k) * read(x + k);
+    const float factor = 1.0f / std::sqrt(total(squares) / width + epsilon);
+    for (int k = 0; k < width; ++k) out[k] = x[k] * factor * gain[k];
+}
+
+// The order in which packed 4-bit weights want their inputs.
+inline void part_even_and_odd(float *x, int width) {
+    float part[2 * kLanes];
+    for (int start = 0; start < width; start += 2 * kLanes) {
+        for (int i = 0; i < kLanes; ++i) {
+            part[i] = x[start + 2 * i];
+            part[kLanes + i] = x[start + 2 * i + 1];
+        }
+        std::memcpy(x + start, part, sizeof(part));
+    }
+}
+
+inline void rotate(float *x, const float *cosines, const float *sines, int head_dim) {
+    const int half = head_dim / 2;
+    for (int i = 0; i < half; ++i) {
+        const float first = x[i], second = x[i + half];
+        x[i] = first * cosines[i] - second * sines[i];
+        x[i + half] = second * cosines[i] + first * sines[i];
+    }
+}
+
+inline void embed(const Matrix &m, int token, float *out) {
+    const int64_t at = static_cast<int64_t>(token) * m.columns;
+    for (int k = 0; k < m.columns; ++k) {
+        switch (m.kind) {
+        case kFloat32: out[k] = static_cast<const float *>(m.data)[at + k]; break;
+        case kBfloat16: out[k] = from_bfloat16(static_cast<const uint16_t *>(m.data)[at + k]); break;
+        default: out[k] = static_cast<const int8_t *>(m.data)[at + k] * from_bfloat16(m.scales[token]);
+        }
+    }
+}
+
+template <typename T>
+inline void attend(const Model &model, const Step &step, const T *keys, const T *values, const float *queries, int r,
+                   int head, float *scores, float *out) {
+    const int dim = model.head_dim, group = head / (model.heads / model.key_value_heads);
+    const int seen = step.positions[r] + 1;
+    const int32_t *blocks = step.blocks + static_cast<int64_t>(r) * step.max_blocks;
+    const float *query = queries + (static_cast<int64_t>(r) * model.heads + head) * dim;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    float largest = -INFINITY;
+    const auto slot = [&](int place) {
+        const int64_t at = static_cast<int64_t>(blocks[place / kBlock]) * kBlock + place % kBlock;
+        return (at * model.key_value_heads + group) * dim;
+    };
+    for (int place = 0; place < seen; ++place) {
+        const T *key = keys + slot(place);
+        Floats sum = {};
+        for (int d = 0; d < dim; d += kLanes) sum += read(key + d) * read(query + d);
+        scores[place] = total(sum) * scale;
+        if (scores[place] > largest) largest = scores[place];
+    }
+    float weight_sum = 0.0f;
+    for (int place = 0; place < seen; ++place) {
+        scores[place] = std::exp(scores[place] - largest);
+        weight_sum += scores[place];
+    }
+    for (int d = 0; d < dim; d += kLanes) {
+        Floats sum = {};
+        for (int place = 0; place < seen; ++place) sum += scores[place] * read(values + slot(place) + d);
+        sum /= weight_sum;
+        std::memcpy(out + d, &sum, sizeof(sum));
+    }
+}
+
+template <typename T> inline T stored(float value);
+template <> inline float stored<float>(float value) { return value; }
+template <> inline uint16_t stored<uint16_t>(float value) { return to_bfloat16(value); }
+
+template <typename T> void run(const Model &model, const Step &step) {
+    const int rows = step.rows, hidden = model.hidden, dim = model.head_dim;
+    const int width = model.heads * dim, narrow = model.key_value_heads * dim, inner = model.intermediate;
+    float *stream = step.scratch, *normed = stream + static_cast<int64_t>(rows) * hidden;
+    float *queries = normed + static_cast<int64_t>(rows) * hidden, *mixed = queries + static_cast<int64_t>(rows) * width;
+    float *keys = mixed + static_cast<int64_t>(rows) * width, *values = keys + static_cast<int64_t>(rows) * narrow;
+    float *gate = values + static_cast<int64_t>(rows) * narrow, *up = gate + static_cast<int64_t>(rows) * inner;
+    float *all_scores = up + static_cast<int64_t>(rows) * inner;
+
+#pragma omp parallel num_threads(step.threads)
+    {
+#ifdef _OPENMP
+        const int thread = omp_get_thread_num();
+#else
+        const int thread = 0;
+#endif
+        float *scores = all_scores + static_cast<int64_t>(thread) * (step.max_positions + kLanes);
+#pragma omp for schedule(static)
+        for (int r = 0; r < rows; ++r) embed(model.embedding, step.tokens[r], stream + static_cast<int64_t>(r) * hidden);
+        for (int number = 0; number < model.num_layers; ++number) {
+            const Layer &layer = model.layers[number];
+            T *key_memory = static_cast<T *>(step.keys) + number * step.layer_stride;
+            T *value_memory = static_cast<T *>(step.values) + number * step.layer_stride;
+#pragma omp for schedule(static)
+            for (int r = 0; r < rows; ++r) {
+                float *x = normed + static_cast<int64_t>(r) * hidden;
+                normalise(stream + static_cast<int64_t>(r) * hidden, layer.attention_norm, hidden, model.epsilon, x);
+                if (layer.query.kind == kInt4) part_even_and_odd(x, hidden);
+            }
+            multiply(layer.query, normed, rows, queries);
+            multiply(layer.key, normed, rows, keys);
+            multiply(layer.value, normed, rows, values);
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (int i = 0; i < rows * (model.heads + model.key_value_heads); ++i) {
+                const int r = i / (model.heads + model.key_value_heads), head = i % (model.heads + model.key_value_heads);
+                const float *cosines = model.cosines + static_cast<int64_t>(step.positions[r]) * (dim / 2);
+                const float *sines = model.sines + static_cast<int64_t>(step.positions[r]) * (dim / 2);
+                if (head < model.heads) {
+                    float *query = queries + (static_cast<int64_t>(r) * model.heads + head) * dim;
+                    if (layer.query_norm) normalise(query, layer.query_norm, dim, model.epsilon, query);
+                    rotate(query, cosines, sines, dim);
+                    continue;
+                }
+                const int group = head - model.heads;
+                float *key = keys + (static_cast<int64_t>(r) * model.key_value_heads + group) * dim;
+                const float *value = values + (static_cast<int64_t>(r) * model.key_value_heads + group) * dim;
+                if (layer.key_norm) normalise(key, layer.key_norm, dim, model.epsilon, key);
+                rotate(key, cosines, sines, dim);
+                const int place = step.positions[r];
+                const int32_t block = step.blocks[static_cast<int64_t>(r) * step.max_blocks + place / kBlock];
+                const int64_t at = (static_cast<int64_t>(block) * kBlock + place % kBlock) * model.key_value_heads + group;
+                for (int d = 0; d < dim; ++d) {
+                    key_memory[at * dim + d] = stored<T>(key[d]);
+                    value_memory[at * dim + d] = stored<T>(value[d]);
+                }
+            }
+#pragma omp for schedule(static)
+            for (int i = 0; i < rows * model.heads; ++i)
+                attend<T>(model, step, key_memory, value_memory, queries, i / model.heads, i % model.heads, scores,
+                          mixed + static_cast<int64_t>(i) * dim);
+            if (layer.output.kind == kInt4) {
+#pragma omp for schedule(static)
+                for (int r = 0; r < rows; ++r) part_even_and_odd(mixed + static_cast<int64_t>(r) * width, width);
+            }
+            multiply(layer.output, mixed, rows, normed);
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (int r = 0; r < rows; ++r) {
+                float *x = stream + static_cast<int64_t>(r) * hidden, *y = normed + static_cast<int64_t>(r) * hidden;
+                for (int k = 0; k < hidden; ++k) x[k] += y[k];
+                normalise(x, layer.feed_forward_norm, hidden, model.epsilon, y);
+                if (layer.gate.kind == kInt4) part_even_and_odd(y, hidden);
+            }
+            multiply(layer.gate, normed, rows, gate);
+            multiply(layer.up, normed, rows, up);
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < static_cast<int64_t>(rows) * inner; ++i)
+                gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+            if (layer.down.kind == kInt4) {
+#pragma omp for schedule(static)
+                for (int r = 0; r < rows; ++r) part_even_and_odd(gate + static_cast<int64_t>(r) * inner, inner);
+            }
+            multiply(layer.down, gate, rows, normed);
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (int r = 0; r < rows; ++r) {
+                float *x = stream + static_cast<int64_t>(r) * hidden;
+                const float *y = normed + static_cast<int64_t>(r) * hidden;
+                for (int k = 0; k < hidden; ++k) x[k] += y[k];
+            }
+        }
+#pragma omp for schedule(static)
+        for (int r = 0; r < rows; ++r) {
+            float *x = normed + static_cast<int64_t>(r) * hidden;
+            normalise(stream + static_cast<int64_t>(r) * hidden, model.final_norm, hidden, model.epsilon, x);
+            if (model.head.kind == kInt4) part_even_and_odd(x, hidden);
+        }
+        multiply(model.head, normed, rows, step.logits);
+    }
+}
+
+} // namespace
+
+extern "C" void inkling_step(const Model *model, const Step *step) {
+    if (step->memory_kind == kBfloat16)
+        run<uint16_t>(*model, *step);
+    else
+        run<float>(*model, *step);
+}
