@@ -241,7 +241,7 @@ class NativeStep:
                 return _Matrix(self._pointer(matrix.codes), scales, pointer, _INT8, rows, columns, 0)
             if not isinstance(matrix, int4.Matrix) or isinstance(module, QuantizedTable):
                 raise UnavailableError("a table in a format that it cannot read")
-            scales = self._pointer(matrix.scales_and_zeros.bfloat16())
+            scales = self._pointer(matrix.scales_and_zeros.bfloat16().permute(1, 2, 0))  # (K/g, N, 2) -> (N, 2, K/g)
             return _Matrix(self._pointer(matrix.codes), scales, pointer, _INT4, rows, columns, matrix.group_size)
         weight: Any = module.weight
         if weight.dtype not in _KINDS:

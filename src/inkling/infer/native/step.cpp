@@ -12,6 +12,10 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+#include <vector>
 
 namespace {
 
@@ -24,6 +28,7 @@ typedef uint8_t Nibbles __attribute__((vector_size(16)));
 constexpr int kLanes = 16;
 constexpr int kTile = 4;   // sequences that share one reading of a weight
 constexpr int kSums = 4;   // partial sums of a product, so that additions need not wait for each other
+constexpr int kAhead = 1024; // bytes that are asked for before they are needed
 constexpr int kBlock = 64; // slots of a block of keys and values
 
 enum Kind { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2, kInt4 = 3 };
@@ -51,7 +56,24 @@ inline Floats widen(const uint16_t *from) {
 
 inline Floats read(const float *from) { return load<Floats>(from); }
 inline Floats read(const uint16_t *from) { return widen(from); }
+#ifdef __AVX512F__ // compilers convert one byte after the other
+inline Floats read(const int8_t *from) {
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)load<Bytes>(from)));
+}
+inline void read4(const uint8_t *from, Floats &low, Floats &high) { // looked up by the low four bits of each word
+    const __m512 values = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    const __m512i words = _mm512_cvtepu8_epi32((__m128i)load<Nibbles>(from));
+    low = (Floats)_mm512_permutexvar_ps(words, values);
+    high = (Floats)_mm512_permutexvar_ps(_mm512_srli_epi32(words, 4), values);
+}
+#else
 inline Floats read(const int8_t *from) { return __builtin_convertvector(load<Bytes>(from), Floats); }
+inline void read4(const uint8_t *from, Floats &low, Floats &high) {
+    const Nibbles both = load<Nibbles>(from);
+    low = __builtin_convertvector(both & 15, Floats) - 8.0f;
+    high = __builtin_convertvector(both >> 4, Floats) - 8.0f;
+}
+#endif
 
 inline float total(const Floats &lanes) {
     float sum = 0.0f;
@@ -65,7 +87,7 @@ extern "C" {
 
 struct Matrix {
     const void *data;
-    const uint16_t *scales; // int8: (N); int4: (K / group, N, 2), scale and zero
+    const uint16_t *scales; // int8: (N); int4: (N, 2, K / group), scales, then zeros
     const float *bias;      // (N), or null
     int32_t kind, rows, columns, group;
 };
@@ -100,72 +122,101 @@ int64_t inkling_scratch_floats(const Model *model, int32_t rows, int32_t max_pos
 
 namespace {
 
-// Products of one row of weights with `count` inputs, each (K), the inputs `stride` apart.
-template <int count, typename T>
-inline void products(const T *weights, const float *x, int64_t stride, int columns, float *results) {
+// Products of a row of weights with `count` inputs of its width.
+template <int count, typename T> inline void products(const T *weights, int64_t width, const float *x, float *results) {
     Floats sums[count][kSums] = {};
-    int k = 0, part = 0;
-    for (; k < columns; k += kLanes, part = (part + 1) % kSums) {
+    int64_t k = 0;
+    for (; k + kSums * kLanes <= width; k += kSums * kLanes) {
+        for (size_t byte = 0; byte < kSums * kLanes * sizeof(T); byte += 64)
+            __builtin_prefetch(reinterpret_cast<const char *>(weights + k) + kAhead + byte);
+        for (int part = 0; part < kSums; ++part) {
+            const Floats w = read(weights + k + part * kLanes);
+            for (int r = 0; r < count; ++r) sums[r][part] += w * read(x + r * width + k + part * kLanes);
+        }
+    }
+    for (; k < width; k += kLanes) {
         const Floats w = read(weights + k);
-        for (int r = 0; r < count; ++r) sums[r][part] += w * read(x + r * stride + k);
+        for (int r = 0; r < count; ++r) sums[r][0] += w * read(x + r * width + k);
     }
     for (int r = 0; r < count; ++r)
         results[r] = total((sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3]));
 }
 
-// The same for two codes in a byte, the first in its low half.
+// The same for two codes in a byte, the first in its low half. A weight is (code - 8) * scale + zero of its group, so
+// zeros are multiplied with the sums of the groups' inputs, `group_sums`, which all rows of weights share.
 template <int count>
-inline void products4(const Matrix &m, int n, const float *x, int64_t stride, float *results) {
+inline void products4(const Matrix &m, int n, const float *x, const float *group_sums, float *results) {
+    const int num_groups = m.columns / m.group;
     const uint8_t *codes = static_cast<const uint8_t *>(m.data) + static_cast<int64_t>(n) * m.columns / 2;
-    float sums[count] = {};
-    for (int start = 0, g = 0; start < m.columns; start += m.group, ++g) {
-        const uint16_t *pair = m.scales + 2 * (static_cast<int64_t>(g) * m.rows + n);
-        const float scale = from_bfloat16(pair[0]), zero = from_bfloat16(pair[1]);
-        Floats coded[count] = {}, plain[count] = {};
-        for (int k = start; k < start + m.group; k += 2 * kLanes) {
-            const Nibbles both = load<Nibbles>(codes + k / 2);
-            const Floats low = __builtin_convertvector(both & 15, Floats) - 8.0f;
-            const Floats high = __builtin_convertvector(both >> 4, Floats) - 8.0f;
-            for (int r = 0; r < count; ++r) { // inputs lie in the order: sixteen even columns, sixteen odd ones
-                const Floats even = read(x + r * stride + k), odd = read(x + r * stride + k + kLanes);
-                coded[r] += low * even; // one after the other: a compiler may join either, but always the same
-                coded[r] += high * odd;
-                plain[r] += even + odd;
-            }
+    const uint16_t *scales = m.scales + static_cast<int64_t>(n) * 2 * num_groups, *zeros = scales + num_groups;
+    Floats sums[count][kSums] = {};
+    float offsets[count] = {};
+    const int shift = __builtin_ctz(m.group / (2 * kLanes)), pairs = m.columns / (2 * kLanes);
+    const auto add = [&](int pair, int part) {
+        const float scale = from_bfloat16(scales[pair >> shift]);
+        Floats low, high;
+        read4(codes + static_cast<int64_t>(pair) * kLanes, low, high);
+        for (int r = 0; r < count; ++r) { // inputs lie in the order: sixteen even columns, sixteen odd ones
+            const float *input = x + static_cast<int64_t>(r) * m.columns + pair * 2 * kLanes;
+            Floats both = low * read(input);
+            both += high * read(input + kLanes);
+            sums[r][part] += both * scale;
         }
-        for (int r = 0; r < count; ++r)
-            sums[r] = std::fma(zero, total(plain[r]), std::fma(scale, total(coded[r]), sums[r]));
+    };
+    int pair = 0;
+    for (; pair + kSums <= pairs; pair += kSums) {
+        __builtin_prefetch(codes + static_cast<int64_t>(pair) * kLanes + kAhead);
+        add(pair, 0);
+        add(pair + 1, 1);
+        add(pair + 2, 2);
+        add(pair + 3, 3);
     }
-    for (int r = 0; r < count; ++r) results[r] = sums[r];
+    for (; pair < pairs; ++pair) add(pair, 0);
+    for (int g = 0; g < num_groups; ++g)
+        for (int r = 0; r < count; ++r)
+            offsets[r] = std::fma(from_bfloat16(zeros[g]), group_sums[r * num_groups + g], offsets[r]);
+    for (int r = 0; r < count; ++r)
+        results[r] = total((sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3])) + offsets[r];
 }
 
-template <int count> inline void row_products(const Matrix &m, int n, const float *x, float *results) {
-    const int64_t stride = m.columns, at = static_cast<int64_t>(n) * m.columns;
+template <int count>
+inline void row_products(const Matrix &m, int n, const float *x, const float *group_sums, float *results) {
+    const int64_t at = static_cast<int64_t>(n) * m.columns;
     switch (m.kind) {
-    case kFloat32: products<count>(static_cast<const float *>(m.data) + at, x, stride, m.columns, results); break;
-    case kBfloat16: products<count>(static_cast<const uint16_t *>(m.data) + at, x, stride, m.columns, results); break;
+    case kFloat32: products<count>(static_cast<const float *>(m.data) + at, m.columns, x, results); break;
+    case kBfloat16: products<count>(static_cast<const uint16_t *>(m.data) + at, m.columns, x, results); break;
     case kInt8:
-        products<count>(static_cast<const int8_t *>(m.data) + at, x, stride, m.columns, results);
+        products<count>(static_cast<const int8_t *>(m.data) + at, m.columns, x, results);
         for (int r = 0; r < count; ++r) results[r] *= from_bfloat16(m.scales[n]);
         break;
-    default: products4<count>(m, n, x, stride, results);
+    default: products4<count>(m, n, x, group_sums, results);
     }
-    if (m.bias)
-        for (int r = 0; r < count; ++r) results[r] += m.bias[n];
 }
 
 // out (R, N) = x (R, K) · matrixᵀ; inside the parallel region. Without the barrier at its end the next one may begin.
 inline void multiply(const Matrix &m, const float *x, int rows, float *out) {
+    thread_local std::vector<float> group_sums;
+    const int num_groups = m.kind == kInt4 ? m.columns / m.group : 0;
+    group_sums.resize(static_cast<size_t>(rows) * num_groups + 1);
+    for (int i = 0; i < rows * num_groups; ++i) {
+        Floats sum = {};
+        for (int k = 0; k < m.group; k += kLanes) sum += read(x + static_cast<int64_t>(i) * m.group + k);
+        group_sums[i] = total(sum);
+    }
 #pragma omp for schedule(static) nowait
     for (int n = 0; n < m.rows; ++n) {
-        int r = 0;
+        const float bias = m.bias ? m.bias[n] : 0.0f;
         float results[kTile];
-        for (; r + kTile <= rows; r += kTile) {
-            row_products<kTile>(m, n, x + static_cast<int64_t>(r) * m.columns, results);
-            for (int i = 0; i < kTile; ++i) out[static_cast<int64_t>(r + i) * m.rows + n] = results[i];
+        for (int r = 0; r < rows;) {
+            const float *inputs = x + static_cast<int64_t>(r) * m.columns, *sums = group_sums.data() + r * num_groups;
+            const int count = r + kTile <= rows ? kTile : 1;
+            if (count == kTile)
+                row_products<kTile>(m, n, inputs, sums, results);
+            else
+                row_products<1>(m, n, inputs, sums, results);
+            for (int i = 0; i < count; ++i) out[static_cast<int64_t>(r + i) * m.rows + n] = results[i] + bias;
+            r += count;
         }
-        for (; r < rows; ++r)
-            row_products<1>(m, n, x + static_cast<int64_t>(r) * m.columns, out + static_cast<int64_t>(r) * m.rows + n);
     }
 }
 
