@@ -77,6 +77,9 @@ def run(settings: Settings) -> None:
         h11_max_incomplete_event_size=1 << 16,
     )
     server = uvicorn.Server(config)
+    for name, one in service.served.items():
+        if one.worker.engine.native is None:
+            print(f"{name}: no compiled step, torch computes it ({one.worker.engine.why_not_native})", file=sys.stderr)
     _drain_first(server, service, float(settings.drain))
     names = ", ".join(service.served)
     who = "with a key" if service.keys is not None else "without a key"
