@@ -193,8 +193,59 @@ inline void row_products(const Matrix &m, int n, const float *x, const float *gr
     }
 }
 
+#ifdef __AVX512BF16__ // pairs of bf16 numbers multiplied and added at once, into fp32
+constexpr int kWideTile = 8, kPairs = 32;
+
+template <int count>
+inline void bfloat16_products(const uint16_t *weights, int64_t width, const uint16_t *x, float *results) {
+    __m512 sums[count][2];
+    for (int r = 0; r < count; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    int64_t k = 0;
+    const auto add = [&](int64_t place, int part) {
+        const __m512bh w = (__m512bh)_mm512_loadu_si512(weights + place);
+        for (int r = 0; r < count; ++r)
+            sums[r][part] = _mm512_dpbf16_ps(sums[r][part], w, (__m512bh)_mm512_loadu_si512(x + r * width + place));
+    };
+    for (; k + 2 * kPairs <= width; k += 2 * kPairs) {
+        __builtin_prefetch(reinterpret_cast<const char *>(weights + k) + kAhead);
+        __builtin_prefetch(reinterpret_cast<const char *>(weights + k) + kAhead + 64);
+        add(k, 0);
+        add(k + kPairs, 1);
+    }
+    if (k < width) add(k, 0);
+    for (int r = 0; r < count; ++r) results[r] = total((Floats)_mm512_add_ps(sums[r][0], sums[r][1]));
+}
+
+// The inputs are rounded to bf16 as well, as torch does.
+inline void multiply_bfloat16(const Matrix &m, const float *x, int rows, float *out) {
+    thread_local std::vector<uint16_t> narrow;
+    const int64_t numbers = static_cast<int64_t>(rows) * m.columns;
+    narrow.resize(numbers);
+    for (int64_t i = 0; i < numbers; ++i) narrow[i] = to_bfloat16(x[i]);
+    const uint16_t *inputs = narrow.data(), *weights = static_cast<const uint16_t *>(m.data);
+#pragma omp for schedule(static) nowait
+    for (int n = 0; n < m.rows; ++n) {
+        const uint16_t *row = weights + static_cast<int64_t>(n) * m.columns;
+        const float bias = m.bias ? m.bias[n] : 0.0f;
+        float results[kWideTile];
+        for (int r = 0; r < rows;) {
+            const int count = r + kWideTile <= rows ? kWideTile : 1;
+            if (count == kWideTile)
+                bfloat16_products<kWideTile>(row, m.columns, inputs + static_cast<int64_t>(r) * m.columns, results);
+            else
+                bfloat16_products<1>(row, m.columns, inputs + static_cast<int64_t>(r) * m.columns, results);
+            for (int i = 0; i < count; ++i) out[static_cast<int64_t>(r + i) * m.rows + n] = results[i] + bias;
+            r += count;
+        }
+    }
+}
+#endif
+
 // out (R, N) = x (R, K) · matrixᵀ; inside the parallel region. Without the barrier at its end the next one may begin.
 inline void multiply(const Matrix &m, const float *x, int rows, float *out) {
+#ifdef __AVX512BF16__
+    if (m.kind == kBfloat16 && m.columns % kPairs == 0) return multiply_bfloat16(m, x, rows, out);
+#endif
     thread_local std::vector<float> group_sums;
     const int num_groups = m.kind == kInt4 ? m.columns / m.group : 0;
     group_sums.resize(static_cast<size_t>(rows) * num_groups + 1);
