@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
+from inkling import machine
 from inkling.commands._keys import DEFAULT_KEYS
 from inkling.config import Bytes, CommandSettings, Duration, Field, Positional
 from inkling.errors import ConfigError, MissingExtraError
@@ -42,6 +43,8 @@ class Settings(CommandSettings):
     """Of the weights. auto: bf16 where the hardware has it and the model is not quantized."""
     max_sequences: int = Field(32, ge=1, le=1024)
     """Completions computed side by side."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the models. Default: one less than there are cores, which the network and its clients need."""
     max_queue: int = Field(64, ge=0, le=100_000)
     """Completions that may wait; requests beyond get status 503."""
     kv_memory: Bytes | None = None
@@ -65,7 +68,10 @@ def run(settings: Settings) -> None:
         from inkling.serve.app import build_app
     except ImportError:
         raise MissingExtraError("fastapi and uvicorn", "serve", "inkling serve") from None
+    import torch
+
     started_s = time.perf_counter()
+    torch.set_num_threads(settings.threads or max(1, machine.usable_cores() - 1))
     service = build_service(settings)
     listening = listen(settings)
     port = listening.getsockname()[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import inkling
 from inkling.errors import InklingError
@@ -39,7 +40,7 @@ def build_app(service: Service) -> FastAPI:
             one.worker.stop()
 
     app = FastAPI(title="Inkling", version=inkling.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_guard(app, service)
+    app.add_middleware(_Guard, service=service)
     _add_error_handlers(app)
     _add_plain_routes(app, service)
     add_completion_routes(app, service)
@@ -49,30 +50,56 @@ def build_app(service: Service) -> FastAPI:
 # ---------------------------------------------------------------- who may come, and errors
 
 
-def _add_guard(app: FastAPI, service: Service) -> None:
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+class _Guard:
+    """Checks sizes and keys before a route, counts answers, and names each request.
+
+    Plain ASGI, since each piece of a stream passes through it.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request, service = Request(scope), self._service
         request_id = request.headers.get("x-request-id", "")[:64] or f"req-{uuid.uuid4().hex}"
         key: Key | None = None
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "other")
+                service.metrics.responses[route, message["status"]] += 1
+                headers = {"x-request-id": request_id, **_allowance_headers(service, key)}
+                message["headers"] = [
+                    *message.get("headers", []),
+                    *((name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()),
+                ]
+            await send(message)
+
         try:
             _check_size(request)
             if request.url.path not in _OPEN_ROUTES and service.keys is not None:
                 key = _key_of(request, service.keys)
             request.state.key = key
-            response = await call_next(request)
         except ApiError as error:
-            response = _error_response(error)
-        route = getattr(request.scope.get("route"), "path", "other")
-        service.metrics.responses[route, response.status_code] += 1
-        response.headers["x-request-id"] = request_id
-        if key is not None:
-            for what in ("requests", "tokens"):
-                left = service.allowance.left(key, what, time.monotonic())
-                limit = key.requests_per_minute if what == "requests" else key.tokens_per_minute
-                if left is not None:
-                    response.headers[f"x-ratelimit-limit-{what}"] = str(limit)
-                    response.headers[f"x-ratelimit-remaining-{what}"] = str(left)
-        return response
+            await _error_response(error)(scope, receive, named)
+            return
+        await self._app(scope, receive, named)
+
+
+def _allowance_headers(service: Service, key: Key | None) -> dict[str, str]:
+    """What a key may still use."""
+    headers: dict[str, str] = {}
+    for what in ("requests", "tokens") if key is not None else ():
+        assert key is not None
+        left = service.allowance.left(key, what, time.monotonic())
+        limit = key.requests_per_minute if what == "requests" else key.tokens_per_minute
+        if left is not None:
+            headers |= {f"x-ratelimit-limit-{what}": str(limit), f"x-ratelimit-remaining-{what}": str(left)}
+    return headers
 
 
 def _check_size(request: Request) -> None:
