@@ -297,6 +297,13 @@ def test_models_tokens_health_and_metrics(running: Running) -> None:
         assert plain.post("/v1/completions", content=b"x" * (3 << 20)).status_code == 413
 
 
+def test_a_web_page_elsewhere_cannot_reach_it_under_its_own_name(running: Running) -> None:
+    port = running.url.rpartition(":")[2]
+    with httpx.Client(base_url=running.url) as client:
+        for host, status in [("evil.example", 403), (f"evil.example:{port}", 403), (f"localhost:{port}", 200)]:
+            assert client.get("/v1/models", headers={"host": host}).status_code == status
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

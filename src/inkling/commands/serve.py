@@ -127,7 +127,8 @@ def build_service(settings: Settings) -> Service:
     metrics = Metrics()
     served = {name: load(path, name, settings, metrics) for name, path in zip(names, settings.runs, strict=True)}
     limits = ServiceLimits(timeout_s=float(settings.timeout))
-    return Service(served, metrics, None if settings.insecure or not has_keys else store, limits)
+    hosts = frozenset({"localhost", "127.0.0.1", "::1", settings.host}) if _is_loopback(settings.host) else None
+    return Service(served, metrics, None if settings.insecure or not has_keys else store, limits, hosts)
 
 
 def load(path: Path, name: str, settings: Settings, metrics: Metrics) -> Served:

@@ -81,6 +81,7 @@ class _Guard:
 
         try:
             _check_size(request)
+            _check_host(request, service.hosts)
             if request.url.path not in _OPEN_ROUTES and service.keys is not None:
                 key = _key_of(request, service.keys)
             request.state.key = key
@@ -108,6 +109,12 @@ def _check_size(request: Request) -> None:
         raise ApiError(413, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
     if length is None and request.method == "POST":
         raise ApiError(411, "the body needs a Content-Length")
+
+
+def _check_host(request: Request, hosts: frozenset[str] | None) -> None:
+    name = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+    if hosts is not None and name.strip("[]").lower() not in hosts:
+        raise ApiError(403, f"this service is not asked for as {name[:100]!r}", code="wrong_host")
 
 
 def _key_of(request: Request, keys: KeyStore) -> Key:

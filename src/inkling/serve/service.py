@@ -47,14 +47,22 @@ class Service:
     Args:
         served: The models, by name.
         keys: Who may come; None: everybody.
+        hosts: Names by which the service may be asked for; None: any. Without keys on the machine's own address, these
+            keep web pages from reaching it under a name of theirs (DNS rebinding).
     """
 
     def __init__(
-        self, served: Mapping[str, Served], metrics: Metrics, keys: KeyStore | None, limits: ServiceLimits
+        self,
+        served: Mapping[str, Served],
+        metrics: Metrics,
+        keys: KeyStore | None,
+        limits: ServiceLimits,
+        hosts: frozenset[str] | None = None,
     ) -> None:
         self.served = served
         self.metrics = metrics
         self.keys = keys
+        self.hosts = hosts
         self.limits = limits
         self.allowance = Allowance()
         self.draining = False
