@@ -280,20 +280,19 @@ async def _stream(service: Service, job: _Job, shape: _PieceShape, kind: str) ->
                 yield _event({**head, "choices": [choice]})
         while open_choices:
             try:
-                number, text, num_tokens = await asyncio.wait_for(job.events.get(), timeout=_PING_S)
+                pending = await _pending(job.events)
             except TimeoutError:
                 _check_going_on(job, deadline_s)
                 yield ": ping\n\n"
                 continue
-            ended = job.sequences[number].finish_reason is not None and num_tokens == len(
-                job.sequences[number].token_ids
-            )
-            choice = shape(job, number, text, sent_tokens[number], num_tokens)
-            if text or ended or choice.get("logprobs"):
-                yield _event({**head, "choices": [choice]})
-                sent_tokens[number] = num_tokens
-            if ended:
-                open_choices.discard(number)
+            for number, (text, num_tokens) in pending.items():
+                ended = _is_last(job.sequences[number], num_tokens)
+                choice = shape(job, number, text, sent_tokens[number], num_tokens)
+                if text or ended or choice.get("logprobs"):
+                    yield _event({**head, "choices": [choice]})
+                    sent_tokens[number] = num_tokens
+                if ended:
+                    open_choices.discard(number)
         if with_usage:
             yield _event({**head, "choices": [], "usage": answers.usage(job.sequences, job.num_prompts)})
         yield "data: [DONE]\n\n"
@@ -301,6 +300,22 @@ async def _stream(service: Service, job: _Job, shape: _PieceShape, kind: str) ->
         yield _event(error.body())
     finally:
         _end(service, job)
+
+
+async def _pending(events: asyncio.Queue[tuple[int, str, int]]) -> dict[int, tuple[str, int]]:
+    """What has come since the last time, joined by choice: text, and tokens in all. Waits for something.
+
+    Where the network is slower than the model, several tokens go out together. Raises TimeoutError after a while.
+    """
+    if events.empty():
+        first = await asyncio.wait_for(events.get(), timeout=_PING_S)
+    else:
+        first = events.get_nowait()
+    found = {first[0]: first[1:]}
+    while not events.empty():
+        number, text, num_tokens = events.get_nowait()
+        found[number] = (found.get(number, ("", 0))[0] + text, num_tokens)
+    return found
 
 
 def _is_last(sequence: Completing, num_tokens: int) -> bool:
