@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from inkling import files
+from inkling.errors import InklingError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -54,3 +55,17 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"whole")
     files.remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_folder_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+
+    def write() -> None:
+        with files.new_folder(place) as temporary:
+            (temporary / "mine").write_text("1")
+            place.mkdir()
+            (place / "theirs").write_text("2")
+
+    with pytest.raises(InklingError, match="appeared in the meantime"):
+        write()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["run", "theirs"]

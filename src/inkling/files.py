@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from inkling.errors import InklingError
 
 _UNFINISHED = ".unfinished-"
 """Prefix of everything that is not in place yet; leftovers of a killed process carry it."""
@@ -71,11 +74,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
             if path.is_file():
                 sync_file(path)
         sync_folder(temporary)
-        temporary.replace(folder)
+        _move_into_place(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(folder.parent)
+
+
+def _move_into_place(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.replace(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise InklingError(f"{folder} appeared in the meantime and is left as it is; choose another place") from None
 
 
 def remove_unfinished(folder: Path) -> None:
