@@ -230,6 +230,29 @@ def test_json_that_fits_its_schema(running: Running) -> None:
     assert cut.choices[0].finish_reason == "length"
 
 
+def test_embeddings(running: Running) -> None:
+    client = running.client()
+    # Numbers travel as base64, which the client's strict validation takes for a mistake before it decodes them.
+    loose = running.client(_strict_response_validation=False)
+    answer = loose.embeddings.create(model="plain", input=["the cat", "we read 12", "the cat"])
+    vectors = torch.tensor([one.embedding for one in answer.data])
+    assert vectors.shape == (3, SMALL_SHAPE["hidden_size"])
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+    assert torch.equal(vectors[0], vectors[2])
+    assert vectors[0] @ vectors[1] < 0.999
+    plain = client.embeddings.create(model="plain", input="the cat", encoding_format="float")
+    assert plain.data[0].embedding == pytest.approx(answer.data[0].embedding, abs=1e-6)
+    served = running.service.served["plain"]
+    ids = [served.tokenizer.eot_id, *served.tokenizer.encode("the cat")]
+    with torch.inference_mode():
+        mean = served.model.hidden(torch.tensor([ids]))[0, 1:].mean(dim=0)
+    torch.testing.assert_close(vectors[0], mean / mean.norm(), rtol=1e-4, atol=1e-5)
+    assert answer.usage.prompt_tokens == 2 * (len(ids) - 1) + len(served.tokenizer.encode("we read 12"))
+    for bad in ([], "", [[]], "the cat " * 400, [10**9]):
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="plain", input=bad)
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -327,7 +350,7 @@ FIELDS += ["logprobs", "top_logprobs", "top_k", "stop_token_ids", "min_tokens", 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    route=st.sampled_from(["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"]),
+    route=st.sampled_from(["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"]),
     body=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4) | JSON,
 )
 def test_nonsense_never_breaks_the_service(running: Running, route: str, body: Any) -> None:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import inkling
 from inkling.errors import InklingError
 from inkling.serve.completions import add_completion_routes
+from inkling.serve.embeddings import add_embedding_route
 from inkling.serve.errors import ApiError
 from inkling.serve.keys import Key, KeyStore
 from inkling.serve.service import Served, Service, check_ids
@@ -44,6 +45,7 @@ def build_app(service: Service) -> FastAPI:
     _add_error_handlers(app)
     _add_plain_routes(app, service)
     add_completion_routes(app, service)
+    add_embedding_route(app, service)
     return app
 
 

@@ -6,6 +6,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 from inkling.infer.engine import Completing, Engine
 from inkling.serve.metrics import Metrics
@@ -59,6 +61,21 @@ class Worker:
             told = sequence.on_change
             sequence.on_change = self._observed(told, time.monotonic())
             self._orders.put(lambda sequence=sequence: self.engine.add(sequence))  # type: ignore[misc]
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Do something with the model between two steps, in the engine's thread."""
+        future: Future[Any] = Future()
+
+        def order() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self._orders.put(order)
+        return future
 
     def abort(self, sequences: list[Completing]) -> None:
         """Nobody waits for these any more."""
