@@ -381,6 +381,32 @@ def test_who_leaves_a_stream_takes_up_no_room(running: Running) -> None:
     assert running.service.served["plain"].worker.engine.pool.num_used == 0
 
 
+def test_the_smallest_temperature_is_greedy(running: Running) -> None:
+    client = running.client()
+    texts = [
+        client.completions.create(model="plain", prompt="a", max_tokens=5, temperature=value).choices[0].text
+        for value in (0, 1e-50, 5e-324)
+    ]
+    assert len(set(texts)) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_fails_takes_no_other_along(
+    running: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    def broken(*_: Any) -> int:
+        raise RuntimeError("out of luck")
+
+    question = {"model": "plain", "prompt": "a", "max_tokens": 3, "stream": stream}
+    with httpx.Client(base_url=running.url) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("inkling.infer.engine.next_token", broken)
+            assert "out of luck" in client.post("/v1/completions", json=question).text
+        assert client.post("/v1/completions", json=question).status_code == 200
+        assert client.get("/health").status_code == 200
+    assert running.service.num_open == 0
+
+
 def test_a_full_queue_says_when_to_come_back(running: Running) -> None:
     question = {"model": "plain", "prompt": "a", "max_tokens": 100, "n": 16, "ignore_eos": True}
 

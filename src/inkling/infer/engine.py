@@ -66,7 +66,7 @@ class Completing:
 
     Args:
         prompt_ids: All tokens before it, the end-of-text token at their front included.
-        on_piece: Is called with each new text, from the thread that steps.
+        on_change: Is called with each new text, and when the completion fails, from the thread that steps.
         num_top: Likeliest tokens to report for each one drawn; None: no log probabilities.
         prompt_logprobs: Also report those of the prompt.
         stop_ids: Tokens that end it, beside the model's own.
@@ -105,6 +105,8 @@ class Completing:
         self.prompt_logprobs: list[TokenLogprob] = []
         self.text = ""
         self.finish_reason: FinishReason | None = None
+        self.failure: str | None = None
+        """Why no token could be drawn, if that happened; the completion is aborted then."""
         self.num_computed = 0
         self.num_cached = 0
         self.blocks: list[int] = []
@@ -123,17 +125,6 @@ class Completing:
     def in_prompt(self) -> bool:
         """Whether tokens of the prompt are left to compute."""
         return self.num_computed < len(self.prompt_ids)
-
-    @property
-    def num_tokens(self) -> int:
-        """Of prompt and completion so far."""
-        return len(self.prompt_ids) + len(self.token_ids)
-
-    def next_ids(self, count: int) -> list[int]:
-        """The tokens that the model sees next."""
-        if self.in_prompt:
-            return self.prompt_ids[self.num_computed : self.num_computed + count]
-        return self.token_ids[-1:]
 
     def note_prompt(self, logits: Tensor, start: int) -> None:
         """Keep the log probabilities of the prompt's tokens after place `start`, from logits (T, V)."""
@@ -168,6 +159,11 @@ class Completing:
             self.finish_reason = "stop"
         self.text += piece
         self.on_change(self, piece)
+
+    def fail(self, reason: str) -> None:
+        """End without a next token."""
+        self.failure, self.finish_reason = reason, "aborted"
+        self.on_change(self, "")
 
     def _logprob(self, logits: Tensor, token_id: int) -> TokenLogprob:
         table = logits[: self._vocab_size].float().log_softmax(0)
@@ -258,7 +254,10 @@ class Engine:
                 continue
             if piece.start < len(sequence.prompt_ids):
                 self.pool.publish(sequence.prompt_ids, sequence.blocks, sequence.salt)
-            sequence.draw(rows[-1])
+            try:
+                sequence.draw(rows[-1])
+            except Exception as error:  # of one request: the others go on
+                sequence.fail(" ".join(str(error).split()) or type(error).__name__)
         for sequence in [one for one in self.running if one.finish_reason is not None]:
             self.running.remove(sequence)
             self._release(sequence)

@@ -17,6 +17,9 @@ from torch import Tensor
 from inkling.config import Field, Section
 from inkling.errors import ModelError
 
+_LEAST_TEMPERATURE = 1e-6
+"""Below it the likeliest token is taken: dividing fp32 by less gives 0/0."""
+
 
 class SamplingParams(Section):
     """How the next token is drawn, and when to stop."""
@@ -71,7 +74,7 @@ def next_token(
         raise ModelError(
             "the model's output is not finite: its training diverged. Lower the learning rate, train again"
         )
-    if params.temperature == 0:
+    if params.temperature < _LEAST_TEMPERATURE:
         return int(adjusted.argmax())
     return int(torch.multinomial(distribution(adjusted, params), 1, generator=generator))
 

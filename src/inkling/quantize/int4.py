@@ -138,10 +138,8 @@ def choose_scales(
         # The middle of the range stays where it is: code 8 means `zero`, codes 0 and 15 are the range's ends.
         middle = (high + low) / 2
         zeros = (middle + scales.float() * (_MIDDLE - _TOP / 2)).bfloat16()
-        values = (round_to_codes(groups, scales, zeros) - _MIDDLE) * scales.float()[..., None] + zeros.float()[
-            ..., None
-        ]
-        errors = (values - groups).square_()
+        codes = round_to_codes(groups, scales, zeros) - _MIDDLE
+        errors = torch.addcmul(zeros.float()[..., None], codes, scales.float()[..., None]).sub_(groups).square_()
         error = (errors if importance is None else errors * importance).sum(dim=-1)
         if best is None:
             best = [error, scales, zeros]

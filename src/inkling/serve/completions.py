@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 import inkling
 from inkling.errors import ConfigError
@@ -216,13 +217,28 @@ async def _respond(
 ) -> Response:
     if job.body.stream:
         events = _stream(service, job, piece, f"{kind}.chunk" if kind == "chat.completion" else kind)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        return _EndingStream(events, lambda: _end(service, job))
     try:
         await _wait(service, job, request)
     finally:
         _end(service, job)
+    _check_drawn(job)
     body = {**_head(job, kind), "choices": [choice(job, number) for number in range(len(job.sequences))]}
     return JSONResponse({**body, "usage": answers.usage(job.sequences, job.num_prompts)})
+
+
+class _EndingStream(StreamingResponse):
+    """A stream of events that does something when it is over, even when the client left before its first piece."""
+
+    def __init__(self, events: AsyncIterator[str], on_end: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()
 
 
 def _head(job: _Job, kind: str) -> dict[str, Any]:
@@ -257,6 +273,12 @@ async def _wait(service: Service, job: _Job, request: Request) -> None:
             _check_going_on(job, deadline_s)
 
 
+def _check_drawn(job: _Job) -> None:
+    failure = next((one.failure for one in job.sequences if one.failure is not None), None)
+    if failure is not None:
+        raise ApiError(500, f"no next token could be drawn: {failure}")
+
+
 def _check_going_on(job: _Job, deadline_s: float) -> None:
     if job.served.worker.failure is not None:
         raise ApiError(500, "the model's engine has stopped; the log of the service says why")
@@ -285,6 +307,7 @@ async def _stream(service: Service, job: _Job, shape: _PieceShape, kind: str) ->
                 _check_going_on(job, deadline_s)
                 yield ": ping\n\n"
                 continue
+            _check_drawn(job)
             for number, (text, num_tokens) in pending.items():
                 ended = _is_last(job.sequences[number], num_tokens)
                 choice = shape(job, number, text, sent_tokens[number], num_tokens)
@@ -298,8 +321,6 @@ async def _stream(service: Service, job: _Job, shape: _PieceShape, kind: str) ->
         yield "data: [DONE]\n\n"
     except ApiError as error:
         yield _event(error.body())
-    finally:
-        _end(service, job)
 
 
 async def _pending(events: asyncio.Queue[tuple[int, str, int]]) -> dict[int, tuple[str, int]]:

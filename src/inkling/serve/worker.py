@@ -98,6 +98,10 @@ class Worker:
         def on_change(sequence: Completing, piece: str) -> None:
             nonlocal last_s
             now_s = time.monotonic()
+            if sequence.failure is not None:
+                self._closed()
+                told(sequence, piece)
+                return
             if len(sequence.token_ids) == 1:
                 self.metrics.first_token.observe(now_s - started_s)
                 self.metrics.prompt_tokens += len(sequence.prompt_ids)
