@@ -11,7 +11,7 @@ from typing import Any
 
 from inkling import checkpoint, export
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
-from inkling.errors import ExportError, did_you_mean
+from inkling.errors import ExportError, InklingError, did_you_mean
 from inkling.export import Verification
 
 
@@ -70,7 +70,13 @@ def run(settings: Settings) -> None:
         reason = "the disk is full" if full else str(error)
         raise ExportError(f"could not write {path}: {reason}. Nothing is left under that name") from None
     written_s = time.perf_counter()
-    found = target.verify(stored, path, type_name) if settings.verify else None
+    try:
+        found = target.verify(stored, path, type_name) if settings.verify else None
+    except InklingError:
+        raise
+    except Exception as error:  # whatever another program raises when it cannot open the file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ExportError(f"{path} is written, but {settings.target}'s runtime cannot open it: {reason}") from error
     result = {
         "path": str(path),
         "type": type_name,

@@ -65,7 +65,12 @@ def run(settings: Settings) -> None:
     with files.new_folder(out) as folder:
         checkpoint.save_model(folder, models.without_memory(model.config), model.tokenizer, model.weights)
         checkpoint.write_run(folder, record)
-    found = compare(checkpoint.open_model(out), kind, settings) if settings.verify else None
+    found = None
+    try:
+        found = compare(checkpoint.open_model(out), kind, settings) if settings.verify else None
+    except Exception as error:  # whatever another program raises; the import itself is done
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        model.notes.append(f"warning: its own runtime cannot open the source: {reason}")
     result = {
         "run": str(out),
         "kind": kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -123,6 +124,43 @@ def _greedy(
         found += new
         margins.append(best - second)
     return found, margins
+
+
+def verdict(
+    runtime: str,
+    wanted: Expected,
+    log_probabilities: Sequence[np.ndarray],
+    greedy_ids: Sequence[int],
+    *,
+    max_kl: float,
+    exact: bool,
+    num_different: int | None = None,
+    same_chat: bool | None = None,
+) -> Verification:
+    """What a runtime's answers say about an export.
+
+    Args:
+        log_probabilities: (P, V), once for each way in which the runtime was asked; the worst counts.
+        max_kl: Divergence beyond which the export is wrong, and not merely rounded.
+        exact: Whether greedy text has to be the same.
+        num_different: Strings tokenized otherwise; None where the runtime has no tokenizer.
+    """
+    compared = [compare(wanted.log_probabilities, table) for table in log_probabilities]
+    kl, agreement = max(compared, key=lambda pair: math.inf if math.isnan(pair[0]) else pair[0])
+    same = num_same(wanted.greedy_ids, greedy_ids)
+    problems = []
+    if num_different:
+        problems.append(f"{num_different} of {len(wanted.texts)} strings are tokenized otherwise")
+    if not kl <= max_kl:
+        problems.append(f"the probabilities differ by {kl:.1e} nats")
+    if exact and (problem := greedy_problem(wanted, same)):
+        problems.append(problem)
+    if same_chat is False:
+        problems.append("the chat template is rendered otherwise")
+    num_strings = 0 if num_different is None else len(wanted.texts)
+    return Verification(
+        runtime, kl, agreement, len(wanted.greedy_ids), same, num_strings, num_different, same_chat, problems
+    )
 
 
 def compare(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:

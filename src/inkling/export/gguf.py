@@ -20,7 +20,7 @@ from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
 from inkling.export import _llama_cpp
 from inkling.export._chat import CHAT, render
-from inkling.export._verification import Verification, compare, expected, greedy_problem, num_same
+from inkling.export._verification import Verification, expected, verdict
 from inkling.gguf import layout, types, vocabulary
 from inkling.models import ModelConfig
 from inkling.tokenizer import Tokenizer
@@ -30,6 +30,8 @@ _QUANTIZATION_VERSION = 2
 _TIMEOUT_S = 600
 _MAX_KL = {"f32": 1e-5, "f16": 1e-3, "bf16": 1e-2}
 """Beyond which a file is wrong, and not merely rounded."""
+_MAX_FINITE_KL = sys.float_info.max
+"""Packed weights may differ by any number."""
 
 
 def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
@@ -164,35 +166,21 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
             "chat": CHAT if template else None,
         }
         answers, table = _ask(Path(folder), job)
-    kl, agreement = compare(wanted.log_probabilities, table)
     different = sum(
         plain != a or special != b
         for plain, special, a, b in zip(
             wanted.plain_ids, wanted.special_ids, answers["plain"], answers["special"], strict=True
         )
     )
-    same = num_same(wanted.greedy_ids, answers.get("greedy", []))
-    same_chat = None if template is None else answers["chat"] == render(template, stored.tokenizer)
-    problems = []
-    if different:
-        problems.append(f"{different} of {len(wanted.texts)} strings are tokenized otherwise")
-    if kl > _MAX_KL.get(type_name, float("inf")) or not np.isfinite(kl):
-        problems.append(f"the probabilities differ by {kl:.1e} nats")
-    if type_name == "f32" and (problem := greedy_problem(wanted, same)):
-        problems.append(problem)
-    if same_chat is False:
-        problems.append("the chat template is rendered otherwise")
-    version = importlib.metadata.version("xllamacpp")
-    return Verification(
-        f"llama.cpp (xllamacpp {version})",
-        kl,
-        agreement,
-        len(wanted.greedy_ids),
-        same,
-        len(wanted.texts),
-        different,
-        same_chat,
-        problems,
+    return verdict(
+        f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})",
+        wanted,
+        [table],
+        answers.get("greedy", []),
+        max_kl=_MAX_KL.get(type_name, _MAX_FINITE_KL),
+        exact=type_name == "f32",
+        num_different=different,
+        same_chat=None if template is None else answers["chat"] == render(template, stored.tokenizer),
     )
 
 

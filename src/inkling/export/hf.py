@@ -15,7 +15,8 @@ import torch
 from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
 from inkling.export._card import model_card
-from inkling.export._verification import Expected, Verification, compare, expected, greedy_problem, num_same
+from inkling.export._chat import CHAT, render
+from inkling.export._verification import Expected, Verification, expected, verdict
 from inkling.models import ModelConfig
 from inkling.tokenizer import Tokenizer
 
@@ -57,21 +58,15 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
         return None
     wanted = expected(stored)
     table, greedy, different, same_chat = _ask_transformers(path, wanted, stored)
-    kl, agreement = compare(wanted.log_probabilities, table)
-    same = num_same(wanted.greedy_ids, greedy)
-    problems = []
-    if different:
-        problems.append(f"{different} of {len(wanted.texts)} strings are tokenized otherwise")
-    if not kl <= _MAX_KL[type_name]:
-        problems.append(f"the probabilities differ by {kl:.1e} nats")
-    if type_name == "f32" and (problem := greedy_problem(wanted, same)):
-        problems.append(problem)
-    if same_chat is False:
-        problems.append("the chat template is rendered otherwise")
-    version = importlib.metadata.version("transformers")
-    num_greedy, num_texts = len(wanted.greedy_ids), len(wanted.texts)
-    return Verification(
-        f"transformers {version}", kl, agreement, num_greedy, same, num_texts, different, same_chat, problems
+    return verdict(
+        f"transformers {importlib.metadata.version('transformers')}",
+        wanted,
+        [table],
+        greedy,
+        max_kl=_MAX_KL[type_name],
+        exact=type_name == "f32",
+        num_different=different,
+        same_chat=same_chat,
     )
 
 
@@ -80,8 +75,6 @@ def _ask_transformers(
     path: Path, wanted: Expected, stored: StoredModel
 ) -> tuple[np.ndarray, list[int], int, bool | None]:
     import transformers
-
-    from inkling.export._chat import CHAT, render
 
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float32)

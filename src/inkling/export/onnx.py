@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
-from inkling.export._verification import Expected, Verification, compare, expected, greedy_problem, num_same
+from inkling.export._verification import Expected, Verification, expected, verdict
 from inkling.models import KVCache, LanguageModel, ModelConfig
 from inkling.tokenizer import Tokenizer
 
@@ -167,23 +167,11 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
     wanted = expected(stored)
     runner = _Runner(path / MODEL_FILE, stored.config)
     logits, _ = runner(wanted.prompt_ids, runner.empty())
-    table = _log_softmax(logits[np.array(wanted.prefix_lengths) - 1])
-    kl, agreement = compare(wanted.log_probabilities, table)
-    stepwise = _stepwise(runner, wanted)
-    kl_cached, _ = compare(wanted.log_probabilities, _log_softmax(stepwise[np.array(wanted.prefix_lengths) - 1]))
+    places = np.array(wanted.prefix_lengths) - 1
+    tables = [_log_softmax(rows[places]) for rows in (logits, _stepwise(runner, wanted))]
     greedy = _greedy(runner, wanted, stored.tokenizer.eot_id)
-    same = num_same(wanted.greedy_ids, greedy)
-    problems = []
-    if not kl <= _MAX_KL:
-        problems.append(f"the probabilities differ by {kl:.1e} nats")
-    if not kl_cached <= _MAX_KL:
-        problems.append(f"the probabilities with a cache differ by {kl_cached:.1e} nats")
-    if problem := greedy_problem(wanted, same):
-        problems.append(problem)
     version = importlib.metadata.version("onnxruntime")
-    return Verification(
-        f"onnxruntime {version}", max(kl, kl_cached), agreement, len(wanted.greedy_ids), same, problems=problems
-    )
+    return verdict(f"onnxruntime {version}", wanted, tables, greedy, max_kl=_MAX_KL, exact=True)
 
 
 class _Runner:
