@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from inkling.errors import ModelError
-from inkling.infer.sampling import SamplingParams, distribution, next_token, penalise
+from inkling.infer.sampling import Draw, SamplingParams, distribution, exponentials, next_token, next_tokens, penalise
 
 V = 50
 
@@ -86,19 +86,39 @@ def test_presence_and_frequency_follow_their_formula(
 def test_temperature_zero_takes_the_likeliest_after_penalties() -> None:
     logits = torch.tensor([0.0, 2.0, 1.9])
     greedy = SamplingParams(temperature=0, top_k=2)
-    assert next_token(logits, greedy, [], [], torch.Generator()) == 1
+    assert next_token(logits, Draw(greedy, [], [], 0)) == 1
     wary = SamplingParams(temperature=0, frequency_penalty=0.2)
-    assert next_token(logits, wary, [], [1], torch.Generator()) == 2
+    assert next_token(logits, Draw(wary, [], [1], 0)) == 2
 
 
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0])
-    params, generator, num_draws = SamplingParams(temperature=1.5), torch.Generator().manual_seed(0), 20_000
-    draws = torch.tensor([next_token(logits, params, [], [], generator) for _ in range(num_draws)])
+    params, num_draws = SamplingParams(temperature=1.5), 20_000
+    rows = [Draw(params, [], [0] * (number % 20), number // 20) for number in range(num_draws)]
+    draws = torch.tensor(next_tokens(logits.expand(num_draws, 4), rows))
     observed = torch.bincount(draws, minlength=4) / num_draws
     expected = (logits / 1.5).softmax(0)
     four_sigma = 4 * math.sqrt(0.25 / num_draws)
     assert (observed - expected).abs().max() < four_sigma
+
+
+def test_times_of_the_race_are_exponential_and_independent() -> None:
+    times = exponentials(list(range(50)) * 20, [place for place in range(20) for _ in range(50)], 300).double()
+    count = times.numel()
+    for bound in (1e-4, 0.01, 0.1, 1.0, 3.0, 7.0):  # the distribution function, within four standard deviations
+        share, expected = (times < bound).double().mean().item(), 1 - math.exp(-bound)
+        assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / count))
+    ranks = times.exp().reciprocal() - 0.5  # uniform, mean 0
+    for one, other in [(ranks[:, :-1], ranks[:, 1:]), (ranks[:-1], ranks[1:]), (ranks[:-50], ranks[50:])]:
+        assert abs((one * other).mean().item() * 12) < 4 / math.sqrt(one.numel())
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    logits = torch.stack([random_logits(seed) for seed in range(8)])
+    settings_of = [{}, {"top_k": 5}, {"temperature": 0}, {"repetition_penalty": 1.3}, {"top_p": 0.5}] * 2
+    draws = [Draw(SamplingParams(**given), [1, 2], [3] * n, n) for n, given in enumerate(settings_of[:8])]
+    together = next_tokens(logits, draws)
+    assert together == [next_token(row, draw) for row, draw in zip(logits, draws, strict=True)]
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e-6, 100.0])
@@ -124,7 +144,7 @@ def test_a_diverged_model_is_an_error(bad: float, temperature: float) -> None:
     logits = random_logits(0)
     logits[7] = bad
     with pytest.raises(ModelError, match="diverged"):
-        next_token(logits, SamplingParams(temperature=temperature), [], [], torch.Generator())
+        next_token(logits, Draw(SamplingParams(temperature=temperature), [], [], 0))
 
 
 @pytest.mark.parametrize(

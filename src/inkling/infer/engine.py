@@ -21,7 +21,7 @@ from inkling.infer.generate import check_room
 from inkling.infer.grammar import Grammar
 from inkling.infer.native import NativeStep, UnavailableError
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
-from inkling.infer.sampling import SamplingParams, next_token
+from inkling.infer.sampling import NOT_FINITE, Draw, SamplingParams, next_tokens
 from inkling.infer.stops import StopStrings
 from inkling.models import LanguageModel
 from inkling.quantize import keep_packed
@@ -114,10 +114,10 @@ class Completing:
         self._min_tokens = min_tokens
         self._grammar = grammar
         self._bias = dict(logit_bias or {})
-        self._generator = torch.Generator().manual_seed(self.seed)
         self._stream = tokenizer.stream()
         self._stops = StopStrings(params.stop)
         self._vocab_size = tokenizer.vocab_size
+        self._needs_prompt = params.repetition_penalty != 1
         ends = {tokenizer.eot_id, tokenizer.special_tokens.get("<|im_end|>", tokenizer.eot_id)}
         self._end_ids = (set() if params.ignore_eos else ends) | set(stop_ids)
 
@@ -134,18 +134,25 @@ class Completing:
         for row, token_id in zip(logits, following, strict=False):
             self.prompt_logprobs.append(self._logprob(row, token_id))
 
-    def draw(self, logits: Tensor) -> None:
-        """Draw the next token from logits (V,), and tell what it adds to the text."""
-        logits = logits[: self._vocab_size].float()
-        allowed = logits
+    def allowed(self, logits: Tensor) -> Tensor:
+        """The logits (V,) with what must not come next at minus infinity, and what is wanted more or less moved."""
+        logits = logits[: self._vocab_size]
         if self._bias:
             ids, values = zip(*self._bias.items(), strict=True)
-            allowed = logits.index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))
+            logits = logits.float().index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))
         if len(self.token_ids) < self._min_tokens and self._end_ids:
-            allowed = allowed.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
+            logits = logits.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
         if self._grammar is not None:
-            allowed = allowed.masked_fill(~self._grammar.allowed(len(allowed)), float("-inf"))
-        token_id = next_token(allowed, self.params, self.prompt_ids[1:], self.token_ids, self._generator)
+            logits = logits.masked_fill(~self._grammar.allowed(len(logits)), float("-inf"))
+        return logits
+
+    @property
+    def next_draw(self) -> Draw:
+        """What the next token depends on, beside the logits."""
+        return Draw(self.params, self.prompt_ids[1:] if self._needs_prompt else (), self.token_ids, self.seed)
+
+    def take(self, token_id: int, logits: Tensor) -> None:
+        """Add the token that was drawn after logits (V,), and tell what it adds to the text."""
         self.token_ids.append(token_id)
         if self.num_top is not None:
             self.logprobs.append(self._logprob(logits, token_id))
@@ -246,6 +253,7 @@ class Engine:
         if not pieces:
             return
         logits = self._run(pieces)
+        drawing: list[tuple[Completing, Tensor]] = []
         for (sequence, piece), rows in zip(pieces, logits, strict=True):
             sequence.num_computed = piece.end
             if sequence.wants_prompt_logprobs and piece.start < len(sequence.prompt_ids):
@@ -254,13 +262,31 @@ class Engine:
                 continue
             if piece.start < len(sequence.prompt_ids):
                 self.pool.publish(sequence.prompt_ids, sequence.blocks, sequence.salt)
-            try:
-                sequence.draw(rows[-1])
-            except Exception as error:  # of one request: the others go on
-                sequence.fail(" ".join(str(error).split()) or type(error).__name__)
+            drawing.append((sequence, rows[-1]))
+        self._draw(drawing)
         for sequence in [one for one in self.running if one.finish_reason is not None]:
             self.running.remove(sequence)
             self._release(sequence)
+
+    @staticmethod
+    def _draw(drawing: list[tuple[Completing, Tensor]]) -> None:
+        """The next token of each sequence, from its logits (V,); what fails for one request fails alone."""
+        ready, rows = [], []
+        for sequence, logits in drawing:
+            try:
+                rows.append(sequence.allowed(logits))
+                ready.append((sequence, logits))
+            except Exception as error:
+                sequence.fail(" ".join(str(error).split()) or type(error).__name__)
+        drawn = next_tokens(torch.stack(rows), [sequence.next_draw for sequence, _ in ready]) if ready else []
+        for (sequence, logits), token_id in zip(ready, drawn, strict=True):
+            try:
+                if token_id is None:
+                    sequence.fail(NOT_FINITE)
+                else:
+                    sequence.take(token_id, logits)
+            except Exception as error:
+                sequence.fail(" ".join(str(error).split()) or type(error).__name__)
 
     def _schedule(self) -> list[tuple[Completing, Piece]]:
         """The pieces of this step: a token for each answer, then pieces of prompts as far as the step's size allows."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inkling.errors import ModelError
-from inkling.infer.sampling import SamplingParams, next_token
+from inkling.infer.sampling import Draw, SamplingParams, next_token
 from inkling.infer.stops import StopStrings
 from inkling.models import Int8KVCache, KVCache, LanguageModel
 from inkling.tokenizer import Tokenizer
@@ -108,7 +108,6 @@ class _Writer:
         completion.num_prompt_tokens = len(self.prompt_ids)
         completion.seed = secrets.randbelow(2**31) if params.seed is None else params.seed
         self.params = params
-        self._generator = torch.Generator().manual_seed(completion.seed)
         self._stream = tokenizer.stream()
         self._stops = StopStrings(params.stop)
         self._vocab_size = tokenizer.vocab_size
@@ -119,9 +118,8 @@ class _Writer:
         """Draw the next token from `logits`, (V,), and add what it completes to the text."""
         completion = self.completion
         # The model may have more rows than the tokenizer has tokens. The first end-of-text token is no repetition.
-        token_id = next_token(
-            logits[: self._vocab_size], self.params, self.prompt_ids[1:], completion.token_ids, self._generator
-        )
+        draw = Draw(self.params, self.prompt_ids[1:], completion.token_ids, completion.seed)
+        token_id = next_token(logits[: self._vocab_size], draw)
         completion.token_ids.append(token_id)
         ended = token_id in self._end_ids
         if not ended:

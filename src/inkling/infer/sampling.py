@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from inkling.errors import ModelError
 
 _LEAST_TEMPERATURE = 1e-6
 """Below it the likeliest token is taken: dividing fp32 by less gives 0/0."""
+NOT_FINITE = "the model's output is not finite: its training diverged. Lower the learning rate, train again"
 
 
 class SamplingParams(Section):
@@ -54,29 +55,100 @@ class SamplingParams(Section):
     """Write on after the end-of-text token."""
 
 
-def next_token(
-    logits: Tensor,
-    params: SamplingParams,
-    prompt_ids: Sequence[int],
-    completion_ids: Sequence[int],
-    generator: torch.Generator,
-) -> int:
-    """Draw the token that follows.
+class Draw(NamedTuple):
+    """What the next token of one completion depends on, beside its logits.
 
-    Args:
-        logits: (V,), on the generator's device.
+    Attributes:
+        seed: With the number of tokens written, decides the draw: the same again gives the same token.
+    """
+
+    params: SamplingParams
+    prompt_ids: Sequence[int]
+    completion_ids: Sequence[int]
+    seed: int
+
+
+def next_token(logits: Tensor, draw: Draw) -> int:
+    """The token that follows logits (V,).
 
     Raises:
         ModelError: No logit is finite, or one is not a number: the model has diverged in training.
     """
-    adjusted = penalise(logits.float(), params, prompt_ids, completion_ids)
-    if not adjusted.max().isfinite():
-        raise ModelError(
-            "the model's output is not finite: its training diverged. Lower the learning rate, train again"
-        )
-    if params.temperature < _LEAST_TEMPERATURE:
-        return int(adjusted.argmax())
-    return int(torch.multinomial(distribution(adjusted, params), 1, generator=generator))
+    token_id = next_tokens(logits[None], [draw])[0]
+    if token_id is None:
+        raise ModelError(NOT_FINITE)
+    return token_id
+
+
+def next_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int | None]:
+    """The token that follows each row of logits (B, V); None where the model has diverged.
+
+    A row's token does not depend on the other rows. Drawn as a race: each token's time is exponential with its
+    probability as the rate, and the first one wins, so that a change in the last
+    bits of one probability moves no other token's chance.
+    """
+    logits = logits.float()
+    if any(_has_penalties(draw.params) for draw in draws):
+        rows = zip(logits, draws, strict=True)
+        logits = torch.stack([penalise(row, draw.params, draw.prompt_ids, draw.completion_ids) for row, draw in rows])
+    finite = logits.amax(dim=1).isfinite().tolist()
+    chosen: list[int] = logits.argmax(dim=1).tolist()
+    drawn = [number for number, draw in enumerate(draws) if draw.params.temperature >= _LEAST_TEMPERATURE]
+    if drawn:
+        probabilities = _distributions(logits if len(drawn) == len(draws) else logits[drawn], [draws[n] for n in drawn])
+        times = exponentials(
+            [draws[n].seed for n in drawn], [len(draws[n].completion_ids) for n in drawn], logits.shape[1]
+        ).to(logits.device)
+        for number, token_id in zip(drawn, (probabilities / times).argmax(dim=1).tolist(), strict=True):
+            chosen[number] = token_id
+    return [token_id if known else None for token_id, known in zip(chosen, finite, strict=True)]
+
+
+def _has_penalties(params: SamplingParams) -> bool:
+    return bool(params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty)
+
+
+def _has_filters(params: SamplingParams) -> bool:
+    return bool(params.top_k or params.top_p < 1 or params.min_p or params.typical_p < 1)
+
+
+def _distributions(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    if any(_has_filters(draw.params) for draw in draws):
+        return torch.stack([distribution(row, draw.params) for row, draw in zip(logits, draws, strict=True)])
+    temperatures = torch.tensor([draw.params.temperature for draw in draws], device=logits.device)
+    return ((logits - logits.amax(dim=1, keepdim=True)) / temperatures[:, None]).softmax(dim=1)
+
+
+def exponentials(seeds: Sequence[int], places: Sequence[int], width: int) -> Tensor:
+    """Exponentially distributed numbers, (B, width) fp32: row b is a function of `seeds[b]` and `places[b]` alone.
+
+    Each is -log(1 - u), with u from the finalizer of SplitMix64 (Steele, Lea and Flood, 2014) over a counter.
+    """
+    keys = [_signed(_mixed(_mixed(seed) + place)) for seed, place in zip(seeds, places, strict=True)]
+    bits = torch.tensor(keys)[:, None] + torch.arange(width) * _signed(_GOLDEN)
+    bits ^= (bits >> 30) & ((1 << 34) - 1)
+    bits *= _signed(_FIRST)
+    bits ^= (bits >> 27) & ((1 << 37) - 1)
+    bits *= _signed(_SECOND)
+    uniform = ((bits ^ (bits >> 31)) & 0xFFFFFFFF).float().add_(0.5).mul_(-(2.0**-32))  # -1 to 0
+    return uniform.log1p_().neg_()
+
+
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_WORD = (1 << 64) - 1
+
+
+def _mixed(number: int) -> int:
+    """SplitMix64's next output from a state."""
+    number = (number + _GOLDEN) & _WORD
+    number = ((number ^ (number >> 30)) * _FIRST) & _WORD
+    number = ((number ^ (number >> 27)) * _SECOND) & _WORD
+    return number ^ (number >> 31)
+
+
+def _signed(number: int) -> int:
+    """The same 64 bits as torch's integers have them."""
+    return number - (1 << 64) if number >> 63 else number
 
 
 def penalise(
