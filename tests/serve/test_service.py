@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def runs(folder: Path, tokenizer: Tokenizer) -> list[Path]:
     shape = {"model_type": "qwen3", **SMALL_SHAPE}
     return [
         random_checkpoint(folder / "plain", shape, tokenizer),
-        random_checkpoint(folder / "chats", shape, chats),
+        random_checkpoint(folder / "chats", {**shape, "max_position_embeddings": 1024}, chats),
     ]
 
 
@@ -230,6 +231,174 @@ def test_json_that_fits_its_schema(running: Running) -> None:
     assert cut.choices[0].finish_reason == "length"
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Bern", "Rome"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+
+
+def test_a_tool_that_has_to_be_called(running: Running) -> None:
+    question: dict[str, Any] = {
+        "model": "chats",
+        "messages": [{"role": "user", "content": "Is it raining?"}],
+        "tools": [WEATHER, CLOCK],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "max_tokens": 120,
+        "seed": 1,
+        "n": 2,
+    }
+    whole = running.client().chat.completions.create(**question)
+    with running.client(_strict_response_validation=False).chat.completions.stream(**question) as stream:
+        final = stream.get_final_completion()
+    for one, other in zip(whole.choices, final.choices, strict=True):
+        assert one.finish_reason == other.finish_reason == "stop"  # as OpenAI's service for a function that was named
+        assert one.message.content is None
+        assert other.message.content in (None, "")
+        calls: list[Any] = list(one.message.tool_calls or ())
+        assert [call.function.name for call in calls] == ["weather"]
+        arguments = json.loads(calls[0].function.arguments)
+        assert arguments["city"] in ("Bern", "Rome")
+        assert 1 <= arguments["days"] <= 9
+        assert [call.function.arguments for call in other.message.tool_calls or ()] == [calls[0].function.arguments]
+    told = {"role": "assistant", "content": None, "tool_calls": [calls[0].model_dump()]}
+    answered = {"role": "tool", "tool_call_id": calls[0].id, "content": "sunny"}
+    following: Any = {**question, "messages": [*question["messages"], told, answered], "tool_choice": "none"}
+    text = running.client().chat.completions.create(**{**following, "n": 1, "max_tokens": 3})
+    assert text.choices[0].message.tool_calls is None
+
+
+def test_tools_that_may_be_called(running: Running) -> None:
+    question: dict[str, Any] = {
+        "model": "chats",
+        "messages": [{"role": "user", "content": "Is it raining?"}],
+        "tools": [WEATHER, CLOCK],
+        "max_tokens": 120,
+        "seed": 4,
+    }
+    client = running.client()
+    required = client.chat.completions.create(**question, tool_choice="required", parallel_tool_calls=False)
+    assert required.choices[0].finish_reason == "tool_calls"
+    assert len(required.choices[0].message.tool_calls or ()) == 1
+    free = client.chat.completions.create(**{**question, "max_tokens": 5})
+    assert free.choices[0].message.content
+    assert free.usage is not None
+    assert required.usage is not None
+    assert free.usage.prompt_tokens == required.usage.prompt_tokens
+    silent = client.chat.completions.create(**{**question, "max_tokens": 5}, tool_choice="none")
+    assert silent.usage is not None
+    assert silent.usage.prompt_tokens < free.usage.prompt_tokens  # the model is not told of them
+    for wrong in (
+        {"tool_choice": {"type": "function", "function": {"name": "other"}}},
+        {"tools": [WEATHER, WEATHER]},
+        {"tools": [], "tool_choice": "required"},
+        {"response_format": {"type": "json_object"}},
+        {"tools": [{"type": "function", "function": {"name": "no spaces"}}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "nope"}}}]},
+        {"tools": [{"type": "web_search"}]},
+    ):
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(**{**question, **wrong})
+
+
+def test_text_of_other_forms(running: Running) -> None:
+    def ask(**form: Any) -> str:
+        extra = {"structured_outputs": form}
+        answer = running.client().completions.create(
+            model="plain", prompt="a", max_tokens=60, seed=2, temperature=1, extra_body=extra
+        )
+        assert answer.choices[0].finish_reason == "stop"
+        return answer.choices[0].text
+
+    assert ask(choice=["red", "blue"]) in ("red", "blue")
+    assert re.fullmatch(r"[ab]{3}-[0-9]{2}", ask(regex="[ab]{3}-[0-9]{2}"))
+    assert ask(grammar='root ::= "(" [xy] ")"') in ("(x)", "(y)")
+    assert json.loads(ask(json={"type": "boolean"})) in (True, False)
+    for wrong in ({}, {"regex": "("}, {"grammar": "root ::= nothing"}, {"choice": ["a"], "regex": "a"}):
+        with pytest.raises(openai.BadRequestError):
+            ask(**wrong)
+
+
+def test_the_best_of_several(running: Running) -> None:
+    def ask(**more: Any) -> Any:
+        extra = {"ignore_eos": True}
+        return running.client().completions.create(
+            model="plain", prompt="the cat", max_tokens=6, seed=3, logprobs=0, extra_body=extra, **more
+        )
+
+    every = ask(n=5).choices
+    means = [sum(one.logprobs.token_logprobs) / 6 for one in every]
+    best = ask(n=2, best_of=5)
+    ranked = sorted(range(5), key=lambda number: -means[number])
+    assert [one.text for one in best.choices] == [every[number].text for number in ranked[:2]]
+    assert [one.index for one in best.choices] == [0, 1]
+    assert best.usage.completion_tokens == 30
+
+
+@pytest.mark.parametrize("model", ["plain", "chats"])
+def test_responses_by_the_official_client(running: Running, model: str) -> None:
+    client = running.client()
+    question: dict[str, Any] = {"model": model, "max_output_tokens": 12, "temperature": 0.9, "extra_body": {"seed": 7}}
+    whole = client.responses.create(**question, input="the cat?", instructions="Be brief.")
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "the cat?"}]
+    chat: Any = {"model": model, "messages": messages, "max_tokens": 12, "temperature": 0.9, "seed": 7}
+    assert whole.output_text == client.chat.completions.create(**chat).choices[0].message.content
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens
+    assert whole.status in ("completed", "incomplete")
+    items: Any = [{"role": "user", "content": [{"type": "input_text", "text": "the cat?"}]}]
+    with client.responses.stream(**question, input=items, instructions="Be brief.") as stream:
+        kinds = [event.type for event in stream]
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[-1] == f"response.{whole.status}"
+    with client.responses.create(**question, input=items, instructions="Be brief.", stream=True) as events:
+        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text == whole.output_text
+    schema = {
+        "type": "object",
+        "properties": {"x": {"type": "boolean"}},
+        "required": ["x"],
+        "additionalProperties": False,
+    }
+    form: Any = {"format": {"type": "json_schema", "name": "a", "schema": schema}}
+    formed = client.responses.create(**{**question, "max_output_tokens": 40}, input="?", text=form)
+    assert set(json.loads(formed.output_text)) == {"x"}
+    for wrong in (
+        {"previous_response_id": "x"},
+        {"tools": [CLOCK]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+        {"reasoning": {"effort": "high"}},
+    ):
+        with pytest.raises(openai.BadRequestError):
+            client.responses.create(**{**question, "input": "a", **wrong})
+
+
+def test_plain_generation(running: Running) -> None:
+    with httpx.Client(base_url=running.url) as client:
+        one = client.post("/generate", json={"prompt": "the cat", "max_tokens": 6, "seed": 1}).json()
+        assert set(one) == {"text", "num_prompt_tokens", "num_tokens", "finish_reason", "seed"}
+        many = client.post("/batch_generate", json={"prompts": ["the cat", "we"], "max_tokens": 6, "seed": 1}).json()
+        assert many["results"][0] == one
+        assert len(many["results"]) == 2
+        assert client.post("/generate", json={"prompt": "a", "stream": True}).status_code == 400
+        assert client.post("/batch_generate", json={"prompts": []}).status_code == 400
+        assert client.post("/generate", json={"prompt": "a", "model": "other"}).status_code == 404
+
+
 def test_embeddings(running: Running) -> None:
     client = running.client()
     # Numbers travel as base64, which the client's strict validation takes for a mistake before it decodes them.
@@ -268,7 +437,8 @@ def test_embeddings(running: Running) -> None:
         ({"prompt": []}, openai.BadRequestError, "prompt"),
         ({"prompt": [10**9]}, openai.BadRequestError, "prompt"),
         ({"suffix": "x"}, openai.BadRequestError, "suffix"),
-        ({"best_of": 5}, openai.BadRequestError, "best_of"),
+        ({"best_of": 5, "stream": True}, openai.BadRequestError, "best_of"),
+        ({"best_of": 2, "n": 3}, openai.BadRequestError, "best_of"),
         ({"logit_bias": {"999999": 1}}, openai.BadRequestError, "logit_bias"),
         ({"extra_body": {"tools": [{"type": "function"}]}}, openai.BadRequestError, "tools"),
         ({"extra_body": {"response_format": {"type": "xml"}}}, openai.BadRequestError, "response_format"),
@@ -332,6 +502,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
+ROUTES = ["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/embeddings"]
+ROUTES += ["/tokenize", "/detokenize", "/generate", "/batch_generate"]
 FIELDS = [
     "model",
     "prompt",
@@ -346,11 +518,12 @@ FIELDS = [
     "echo",
 ]
 FIELDS += ["logprobs", "top_logprobs", "top_k", "stop_token_ids", "min_tokens", "stream_options", "typical_p"]
+FIELDS += ["tools", "tool_choice", "response_format", "structured_outputs", "best_of", "input", "text", "instructions"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    route=st.sampled_from(["/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/tokenize", "/detokenize"]),
+    route=st.sampled_from(ROUTES),
     body=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4) | JSON,
 )
 def test_nonsense_never_breaks_the_service(running: Running, route: str, body: Any) -> None:
@@ -359,6 +532,7 @@ def test_nonsense_never_breaks_the_service(running: Running, route: str, body: A
             "model": "plain",
             "prompt": "a",
             "messages": [{"role": "user", "content": "a"}],
+            "input": "a",
             "max_tokens": 2,
             **body,
         }

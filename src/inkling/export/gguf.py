@@ -180,7 +180,7 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
         max_kl=_MAX_KL.get(type_name, _MAX_FINITE_KL),
         exact=type_name == "f32",
         num_different=different,
-        same_chat=None if template is None else answers["chat"] == render(template, stored.tokenizer),
+        same_chat=None if template is None else answers["chat"] == render(stored.tokenizer),
     )
 
 

@@ -99,5 +99,5 @@ def _ask_transformers(
     same_chat = None
     if stored.tokenizer.chat_template is not None:
         rendered = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
-        same_chat = rendered == render(stored.tokenizer.chat_template, stored.tokenizer)
+        same_chat = rendered == render(stored.tokenizer)
     return logits.double().log_softmax(-1).numpy(), greedy, different, same_chat

@@ -6,7 +6,8 @@ White space is compact by default: weak models otherwise write it without end.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from torch import Tensor
 from inkling.errors import ConfigError, MissingExtraError
 from inkling.tokenizer import Tokenizer
 
-_MAX_SCHEMA_BYTES = 1 << 16
+_Form = Literal["json_schema", "regex", "choice", "grammar", "lark"]
+_MAX_BYTES = 1 << 16
+_SPACED = {"key_separator": ": ", "item_separator": ", "}
+"""How calls stand in the texts that models were trained on."""
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
@@ -34,20 +38,64 @@ class GrammarMaker:
         wrapped = llguidance.TokenizerWrapper(_ForGuidance(tokenizer, vocab_size))
         self._tokenizer = llguidance.LLTokenizer(wrapped, n_vocab=vocab_size, eos_token=sorted(set(ends)))
 
-    def json(self, schema: dict[str, Any]) -> Grammar:
+    def json(self, schema: Mapping[str, Any]) -> Grammar:
         """Text that is JSON of this schema (json-schema.org). Raises ConfigError for one that cannot be used."""
+        return self._grammar(
+            "schema", "json_schema", json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}})
+        )
+
+    def regex(self, pattern: str) -> Grammar:
+        """Text that a regular expression matches as a whole. Raises ConfigError as `json`."""
+        return self._grammar("regular expression", "regex", pattern)
+
+    def choice(self, texts: Sequence[str]) -> Grammar:
+        """One of some texts. Raises ConfigError as `json`."""
+        return self._grammar("choice", "choice", json.dumps(list(texts)))
+
+    def rules(self, grammar: str) -> Grammar:
+        """Text of a grammar, in llama.cpp's GBNF or in Lark. Raises ConfigError as `json`."""
+        return self._grammar("grammar", "grammar", grammar)
+
+    def calls(
+        self, tools: Sequence[Mapping[str, Any]], *, required: bool, several: bool, begin: str, end: str
+    ) -> Grammar:
+        """Calls of functions, each between `begin` and `end`, or any other text where none is required.
+
+        Args:
+            tools: name and parameters (a JSON schema) of each.
+        """
+        calls = [
+            {
+                "type": "object",
+                "properties": {"name": {"const": tool["name"]}, "arguments": tool["parameters"]},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+            for tool in tools
+        ]
+        schema = {"anyOf": calls, "x-guidance": {"whitespace_flexible": False, **_SPACED}}
+        call = f"{json.dumps(chr(10))} %json {json.dumps(schema)} {json.dumps(chr(10) + end)}"
+        more = "+" if several else ""
+        if required:
+            rules = f"start: call{more}\ncall: {json.dumps(begin)} {call} {json.dumps(chr(10))}?\n"
+        else:  # `begin` anywhere in a text is a call's, which "lazy" makes sure of
+            rules = (
+                f"start: call{more} | TEXT\ntrigger[lazy]: TEXT {json.dumps(begin)}\n"
+                f"call: trigger {call}\nTEXT: /(?s:.*)/\n"
+            )
+        return self._grammar("tools", "lark", "%llguidance {}\n" + rules)
+
+    def _grammar(self, what: str, form: _Form, text: str) -> Grammar:
         import llguidance
 
-        text = json.dumps(schema)
-        if len(text) > _MAX_SCHEMA_BYTES:
-            raise ConfigError(f"the schema is larger than {_MAX_SCHEMA_BYTES:,} bytes")
+        if len(text) > _MAX_BYTES:
+            raise ConfigError(f"the {what} is larger than {_MAX_BYTES:,} bytes")
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
-            matcher = llguidance.LLMatcher(self._tokenizer, grammar)
-        except ValueError as error:
-            raise ConfigError(f"the schema cannot be used: {' '.join(str(error).split())[:200]}") from None
+            matcher = llguidance.LLMatcher(self._tokenizer, llguidance.grammar_from(form, text), log_level=0)
+        except (ValueError, AssertionError, RecursionError) as error:
+            raise ConfigError(f"the {what} cannot be used: {' '.join(str(error).split())[:200]}") from None
         if matcher.is_error():
-            raise ConfigError(f"the schema cannot be used: {' '.join(matcher.get_error().split())[:200]}")
+            raise ConfigError(f"the {what} cannot be used: {' '.join(matcher.get_error().split())[:200]}")
         return Grammar(matcher)
 
 

@@ -22,6 +22,8 @@ from inkling.serve.completions import add_completion_routes
 from inkling.serve.embeddings import add_embedding_route
 from inkling.serve.errors import ApiError
 from inkling.serve.keys import Key, KeyStore
+from inkling.serve.plain import add_plain_generation_routes
+from inkling.serve.responses import add_responses_route
 from inkling.serve.service import Served, Service, check_ids
 from inkling.serve.wire import DetokenizeRequest, TokenizeRequest
 
@@ -45,6 +47,8 @@ def build_app(service: Service) -> FastAPI:
     _add_error_handlers(app)
     _add_plain_routes(app, service)
     add_completion_routes(app, service)
+    add_responses_route(app, service)
+    add_plain_generation_routes(app, service)
     add_embedding_route(app, service)
     return app
 

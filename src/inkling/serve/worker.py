@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -31,12 +33,14 @@ class Worker:
         self.max_queue = max_queue
         self.failure: BaseException | None = None
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._news: list[_Order] = []
         self._num_open = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Begin to work, for callers of the event loop that runs now."""
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
@@ -76,6 +80,16 @@ class Worker:
 
         self._orders.put(order)
         return future
+
+    def tell(self, news: _Order) -> None:
+        """Do something in the event loop after this step: one wake-up for all that a step says."""
+        self._news.append(news)
+
+    def _tell_all(self) -> None:
+        if self._news:
+            news, self._news = self._news, []
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens
+                self._loop.call_soon_threadsafe(lambda: [one() for one in news])
 
     def abort(self, sequences: list[Completing]) -> None:
         """Nobody waits for these any more."""
@@ -125,6 +139,7 @@ class Worker:
                         return
                     order()
                 self.engine.step()
+                self._tell_all()
         except BaseException as error:
             self.failure = error
             raise

@@ -1,0 +1,190 @@
+"""From a conversation to tokens, by the tokenizer's chat template or, without one, as a transcript.
+
+The template's control tokens are control tokens, what people write is text: the template is rendered with marks in the
+place of their words, and these are encoded apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from inkling.errors import TokenizerError
+from inkling.tokenizer.tokenizer import Tokenizer
+
+TRANSCRIPT_STOP = "\nUser:"
+"""Ends an answer of a model without a template."""
+TOOL_CALL, TOOL_CALL_END = "<tool_call>", "</tool_call>"
+"""What calls of functions stand between, as in Hermes' and Qwen's templates."""
+_NAMES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+_MAX_RENDERED = 1 << 20
+_MARK = "\ue000{}\ue001"
+_MARKS = re.compile("\ue000(\\d+)\ue001")
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+def chat_ids(tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+    """The tokens of a conversation up to where the answer begins, without a token at the front.
+
+    Args:
+        messages: Of OpenAI's form: role, content (text or None), and tool_calls with arguments as objects.
+        tools: Functions that may be called, of OpenAI's form. A template that does not know of any gets them as a
+            system message.
+
+    Raises:
+        TokenizerError: The template refuses the messages, or makes too much of them.
+    """
+    messages = [{**message, "content": message.get("content") or ""} for message in messages]
+    if tokenizer.chat_template is None:
+        return tokenizer.encode(_transcript(_with_tools_as_text(messages, tools)))
+    if "tools" not in _names_in(tokenizer.chat_template):
+        messages, tools = _with_tools_as_text(messages, tools), ()
+    marks = _Marks(tokenizer)
+    rendered = _render(tokenizer, marks.marked(messages), marks.marked(list(tools)), marks, bos="")
+    if marks.restore(rendered) == _render(tokenizer, messages, tools, None, bos=""):
+        pieces = _MARKS.split(rendered)
+        ids: list[int] = []
+        for number, piece in enumerate(pieces):
+            ids += tokenizer.encode(marks.texts[int(piece)]) if number % 2 else _encode_template(tokenizer, piece)
+        return ids
+    # The template looks into what people write (trims it, splits it), so that marks would change what it does.
+    for text in marks.texts:
+        if any(special in text for special in tokenizer.special_tokens):
+            raise TokenizerError("the chat template changes what people write, and a message holds a control token")
+    return _encode_template(tokenizer, _render(tokenizer, messages, tools, None, bos=""))
+
+
+def chat_text(tokenizer: Tokenizer, messages: Messages, *, bos: str = "") -> str:
+    """A conversation as the tokenizer's template renders it, up to where the answer begins. Errors as `chat_ids`."""
+    return _render(tokenizer, messages, (), None, bos=bos)
+
+
+def tool_call_text(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call as the models write it."""
+    call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"{TOOL_CALL}\n{call}\n{TOOL_CALL_END}"
+
+
+def _transcript(messages: Messages) -> str:
+    lines = [f"{_NAMES[str(message['role'])]}: {message['content']}\n" for message in messages]
+    return "".join(lines) + "Assistant:"
+
+
+def _with_tools_as_text(messages: Messages, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages for a template that knows of no tools: those that may be called, and calls that were made, as text."""
+    found = []
+    for message in messages:
+        calls = [call["function"] for call in message.get("tool_calls") or ()]
+        written = [tool_call_text(call["name"], call["arguments"]) for call in calls]
+        content = "\n".join([message["content"], *written] if message["content"] else written or [""])
+        found.append({"role": message["role"], "content": content})
+    if tools:
+        signatures = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+        form = '{"name": NAME, "arguments": {…}}'
+        told = (
+            f"Functions that can be called:\n{signatures}\nA call is written so:\n{TOOL_CALL}\n{form}\n{TOOL_CALL_END}"
+        )
+        if found and found[0]["role"] in ("system", "developer"):
+            found[0]["content"] += f"\n\n{told}"
+        else:
+            found.insert(0, {"role": "system", "content": told})
+    return found
+
+
+class _Marks:
+    """What people wrote, by number; a mark with the number stands in its place."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.texts: list[str] = []
+        self._special = tuple(tokenizer.special_tokens)
+
+    def marked(self, value: Any) -> Any:
+        """The same with a mark in the place of each string but roles and kinds."""
+        if isinstance(value, str):
+            self.texts.append(value)
+            return _MARK.format(len(self.texts) - 1)
+        if isinstance(value, Mapping):
+            for key in value:
+                if any(special in key for special in self._special):
+                    raise TokenizerError("a name in the messages or tools holds a control token")
+            return {key: item if key in ("role", "type") else self.marked(item) for key, item in value.items()}
+        return [self.marked(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    def restore(self, value: Any) -> Any:
+        """The same with the texts again."""
+        if isinstance(value, str):
+            return _MARKS.sub(lambda found: self.texts[int(found.group(1))], value)
+        if isinstance(value, Mapping):
+            return {key: self.restore(item) for key, item in value.items()}
+        return [self.restore(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _encode_template(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, allow_special=True)
+
+
+def _names_in(template: str) -> set[str]:
+    """The variables that a template asks for."""
+    from jinja2 import TemplateError, meta
+
+    try:
+        return meta.find_undeclared_variables(_environment().parse(template))
+    except TemplateError as error:
+        raise _refusal(str(error)) from None
+
+
+def _refusal(reason: str) -> TokenizerError:
+    return TokenizerError(f"the model's chat template refuses these messages: {' '.join(reason.split())[:200]}")
+
+
+def _environment() -> Any:
+    """A sandbox with what `transformers` offers to templates."""
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+
+    def refuse(reason: str) -> str:
+        raise _refusal(str(reason))
+
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _to_json(marks: _Marks | None) -> Callable[..., str]:
+    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
+        restored = value if marks is None else marks.restore(value)
+        text = json.dumps(restored, ensure_ascii=ensure_ascii, indent=indent, **more)
+        return text if marks is None else str(marks.marked(text))
+
+    return to_json
+
+
+def _render(
+    tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]], marks: _Marks | None, *, bos: str
+) -> str:
+    from jinja2 import TemplateError
+
+    assert tokenizer.chat_template is not None
+    environment = _environment()
+    environment.filters["tojson"] = _to_json(marks)
+    end = next((text for text, number in tokenizer.special_tokens.items() if number == tokenizer.eot_id), "")
+    known = [{**one, "role": "system" if one["role"] == "developer" else one["role"]} for one in messages]
+    pieces, length = [], 0
+    try:
+        template = environment.from_string(tokenizer.chat_template)
+        for piece in template.generate(
+            messages=known, tools=list(tools) or None, add_generation_prompt=True, bos_token=bos, eos_token=end
+        ):
+            pieces.append(piece)
+            length += len(piece)
+            if length > _MAX_RENDERED:
+                raise _refusal("it makes too much of them")
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise _refusal(str(error) or type(error).__name__) from None
+    return "".join(pieces)
