@@ -95,11 +95,11 @@ def next_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int | None]:
     chosen: list[int] = logits.argmax(dim=1).tolist()
     drawn = [number for number, draw in enumerate(draws) if draw.params.temperature >= _LEAST_TEMPERATURE]
     if drawn:
-        probabilities = _distributions(logits if len(drawn) == len(draws) else logits[drawn], [draws[n] for n in drawn])
+        rates = _rates(logits if len(drawn) == len(draws) else logits[drawn], [draws[n] for n in drawn])
         times = exponentials(
             [draws[n].seed for n in drawn], [len(draws[n].completion_ids) for n in drawn], logits.shape[1]
         ).to(logits.device)
-        for number, token_id in zip(drawn, (probabilities / times).argmax(dim=1).tolist(), strict=True):
+        for number, token_id in zip(drawn, rates.div_(times).argmax(dim=1).tolist(), strict=True):
             chosen[number] = token_id
     return [token_id if known else None for token_id, known in zip(chosen, finite, strict=True)]
 
@@ -112,11 +112,12 @@ def _has_filters(params: SamplingParams) -> bool:
     return bool(params.top_k or params.top_p < 1 or params.min_p or params.typical_p < 1)
 
 
-def _distributions(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+def _rates(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Numbers (B, V) in the ratios of each row's probabilities."""
     if any(_has_filters(draw.params) for draw in draws):
         return torch.stack([distribution(row, draw.params) for row, draw in zip(logits, draws, strict=True)])
     temperatures = torch.tensor([draw.params.temperature for draw in draws], device=logits.device)
-    return ((logits - logits.amax(dim=1, keepdim=True)) / temperatures[:, None]).softmax(dim=1)
+    return (logits - logits.amax(dim=1, keepdim=True)).div_(temperatures[:, None]).exp_()
 
 
 def exponentials(seeds: Sequence[int], places: Sequence[int], width: int) -> Tensor:
@@ -126,11 +127,12 @@ def exponentials(seeds: Sequence[int], places: Sequence[int], width: int) -> Ten
     """
     keys = [_signed(_mixed(_mixed(seed) + place)) for seed, place in zip(seeds, places, strict=True)]
     bits = torch.tensor(keys)[:, None] + torch.arange(width) * _signed(_GOLDEN)
-    bits ^= (bits >> 30) & ((1 << 34) - 1)
+    bits ^= (bits >> 30).bitwise_and_((1 << 34) - 1)
     bits *= _signed(_FIRST)
-    bits ^= (bits >> 27) & ((1 << 37) - 1)
+    bits ^= (bits >> 27).bitwise_and_((1 << 37) - 1)
     bits *= _signed(_SECOND)
-    uniform = ((bits ^ (bits >> 31)) & 0xFFFFFFFF).float().add_(0.5).mul_(-(2.0**-32))  # -1 to 0
+    bits ^= bits >> 31
+    uniform = bits.bitwise_and_(0xFFFFFFFF).float().add_(0.5).mul_(-(2.0**-32))  # -1 to 0
     return uniform.log1p_().neg_()
 
 

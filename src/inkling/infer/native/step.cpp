@@ -15,6 +15,7 @@
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -29,6 +30,7 @@ constexpr int kLanes = 16;
 constexpr int kTile = 4;   // sequences that share one reading of a weight
 constexpr int kSums = 4;   // partial sums of a product, so that additions need not wait for each other
 constexpr int kAhead = 1024; // bytes that are asked for before they are needed
+constexpr int kPlacesAhead = 16; // the same for keys and values
 constexpr int kBlock = 64; // slots of a block of keys and values
 
 enum Kind { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2, kInt4 = 3 };
@@ -75,10 +77,32 @@ inline void read4(const uint8_t *from, Floats &low, Floats &high) {
 }
 #endif
 
-inline float total(const Floats &lanes) {
-    float sum = 0.0f;
-    for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-    return sum;
+#ifdef __AVX512F__
+inline float total(const Floats &lanes) { return _mm512_reduce_add_ps((__m512)lanes); }
+#else
+inline float total(const Floats &lanes) { // as a tree, so that additions need not wait for each other
+    float sums[kLanes];
+    std::memcpy(sums, &lanes, sizeof(sums));
+    for (int half = kLanes / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+    return sums[0];
+}
+#endif
+
+// e to the power of numbers that are not above 0, to 2 units in the last place (Cephes' polynomial, Moshier 1989).
+inline Floats exponential(Floats x) {
+    constexpr float kRound = 12582912.0f; // 1.5 * 2^23: adding it leaves a whole number in the low bits
+    x = x < -87.0f ? Floats{} - 87.0f : x;
+    const Floats shifted = x * 1.44269504f + kRound, whole = shifted - kRound;
+    const Floats rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Floats sum = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * rest * rest + rest + 1.0f;
+    const Words exponent = (load<Words>(&shifted) - 0x4b400000u + 127u) << 23;
+    return sum * load<Floats>(&exponent);
 }
 
 } // namespace
@@ -194,26 +218,48 @@ inline void row_products(const Matrix &m, int n, const float *x, const float *gr
 }
 
 #ifdef __AVX512BF16__ // pairs of bf16 numbers multiplied and added at once, into fp32
-constexpr int kWideTile = 8, kPairs = 32;
+constexpr int kPairs = 32;
 
-template <int count>
-inline void bfloat16_products(const uint16_t *weights, int64_t width, const uint16_t *x, float *results) {
-    __m512 sums[count][2];
-    for (int r = 0; r < count; ++r) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+// Products of `wide` rows of weights with `count` inputs, to out (count, N) at the first row's place.
+template <int wide, int count>
+inline void bfloat16_products(const uint16_t *weights, int64_t width, const uint16_t *x, const float *bias, float *out,
+                              int64_t stride) {
+    __m512 sums[wide][count][2] = {};
     int64_t k = 0;
     const auto add = [&](int64_t place, int part) {
-        const __m512bh w = (__m512bh)_mm512_loadu_si512(weights + place);
-        for (int r = 0; r < count; ++r)
-            sums[r][part] = _mm512_dpbf16_ps(sums[r][part], w, (__m512bh)_mm512_loadu_si512(x + r * width + place));
+        __m512bh w[wide];
+        for (int n = 0; n < wide; ++n) w[n] = (__m512bh)_mm512_loadu_si512(weights + n * width + place);
+        for (int r = 0; r < count; ++r) {
+            const __m512bh input = (__m512bh)_mm512_loadu_si512(x + r * width + place);
+            for (int n = 0; n < wide; ++n) sums[n][r][part] = _mm512_dpbf16_ps(sums[n][r][part], w[n], input);
+        }
     };
     for (; k + 2 * kPairs <= width; k += 2 * kPairs) {
-        __builtin_prefetch(reinterpret_cast<const char *>(weights + k) + kAhead);
-        __builtin_prefetch(reinterpret_cast<const char *>(weights + k) + kAhead + 64);
+        for (int n = 0; n < wide; ++n) {
+            __builtin_prefetch(reinterpret_cast<const char *>(weights + n * width + k) + kAhead);
+            __builtin_prefetch(reinterpret_cast<const char *>(weights + n * width + k) + kAhead + 64);
+        }
         add(k, 0);
         add(k + kPairs, 1);
     }
     if (k < width) add(k, 0);
-    for (int r = 0; r < count; ++r) results[r] = total((Floats)_mm512_add_ps(sums[r][0], sums[r][1]));
+    for (int n = 0; n < wide; ++n)
+        for (int r = 0; r < count; ++r)
+            out[r * stride + n] = total((Floats)_mm512_add_ps(sums[n][r][0], sums[n][r][1])) + (bias ? bias[n] : 0.0f);
+}
+
+// `wide` rows of weights with all inputs, in tiles: of four, then of what is left.
+template <int wide>
+inline void bfloat16_rows(const uint16_t *weights, int64_t width, const uint16_t *x, int rows, const float *bias,
+                          float *out, int64_t stride) {
+    int r = 0;
+    for (; r + 4 <= rows; r += 4)
+        bfloat16_products<wide, 4>(weights, width, x + r * width, bias, out + r * stride, stride);
+    if (rows - r >= 2) {
+        bfloat16_products<wide, 2>(weights, width, x + r * width, bias, out + r * stride, stride);
+        r += 2;
+    }
+    if (r < rows) bfloat16_products<wide, 1>(weights, width, x + r * width, bias, out + r * stride, stride);
 }
 
 // The inputs are rounded to bf16 as well, as torch does.
@@ -221,22 +267,21 @@ inline void multiply_bfloat16(const Matrix &m, const float *x, int rows, float *
     thread_local std::vector<uint16_t> narrow;
     const int64_t numbers = static_cast<int64_t>(rows) * m.columns;
     narrow.resize(numbers);
-    for (int64_t i = 0; i < numbers; ++i) narrow[i] = to_bfloat16(x[i]);
+    for (int64_t i = 0; i < numbers; i += kLanes) {
+        const __m256bh halves = _mm512_cvtneps_pbh(_mm512_loadu_ps(x + i));
+        std::memcpy(narrow.data() + i, &halves, sizeof(halves));
+    }
     const uint16_t *inputs = narrow.data(), *weights = static_cast<const uint16_t *>(m.data);
+    const auto row = [&](int n) { return weights + static_cast<int64_t>(n) * m.columns; };
+    const auto bias = [&](int n) { return m.bias ? m.bias + n : nullptr; };
+    if (rows >= 8 && m.rows % 2 == 0) { // two rows of weights share each reading of an input
 #pragma omp for schedule(static) nowait
-    for (int n = 0; n < m.rows; ++n) {
-        const uint16_t *row = weights + static_cast<int64_t>(n) * m.columns;
-        const float bias = m.bias ? m.bias[n] : 0.0f;
-        float results[kWideTile];
-        for (int r = 0; r < rows;) {
-            const int count = r + kWideTile <= rows ? kWideTile : 1;
-            if (count == kWideTile)
-                bfloat16_products<kWideTile>(row, m.columns, inputs + static_cast<int64_t>(r) * m.columns, results);
-            else
-                bfloat16_products<1>(row, m.columns, inputs + static_cast<int64_t>(r) * m.columns, results);
-            for (int i = 0; i < count; ++i) out[static_cast<int64_t>(r + i) * m.rows + n] = results[i] + bias;
-            r += count;
-        }
+        for (int n = 0; n < m.rows; n += 2)
+            bfloat16_rows<2>(row(n), m.columns, inputs, rows, bias(n), out + n, m.rows);
+    } else {
+#pragma omp for schedule(static) nowait
+        for (int n = 0; n < m.rows; ++n)
+            bfloat16_rows<1>(row(n), m.columns, inputs, rows, bias(n), out + n, m.rows);
     }
 }
 #endif
@@ -310,6 +355,12 @@ inline void embed(const Matrix &m, int token, float *out) {
     }
 }
 
+// Memory that is needed soon; steps between places are longer than what processors foresee.
+template <typename T> inline void ask_for(const T *from, int count) {
+    for (size_t byte = 0; byte < count * sizeof(T); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char *>(from) + byte);
+}
+
 template <typename T>
 inline void attend(const Model &model, const Step &step, const T *keys, const T *values, const float *queries, int r,
                    int head, float *scores, float *out) {
@@ -318,29 +369,45 @@ inline void attend(const Model &model, const Step &step, const T *keys, const T 
     const int32_t *blocks = step.blocks + static_cast<int64_t>(r) * step.max_blocks;
     const float *query = queries + (static_cast<int64_t>(r) * model.heads + head) * dim;
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    const int64_t stride = static_cast<int64_t>(model.key_value_heads) * dim;
+    const auto start_of = [&](int place) { return (blocks[place / kBlock] * static_cast<int64_t>(kBlock)) * stride + group * dim; };
     float largest = -INFINITY;
-    const auto slot = [&](int place) {
-        const int64_t at = static_cast<int64_t>(blocks[place / kBlock]) * kBlock + place % kBlock;
-        return (at * model.key_value_heads + group) * dim;
+    for (int first = 0; first < seen; first += kBlock) {
+        const T *key = keys + start_of(first);
+        const int end = first + kBlock < seen ? first + kBlock : seen;
+        for (int place = first; place < end; ++place, key += stride) {
+            ask_for(key + kPlacesAhead * stride, dim);
+            Floats sum = {};
+            for (int d = 0; d < dim; d += kLanes) sum += read(key + d) * read(query + d);
+            scores[place] = total(sum) * scale;
+            if (scores[place] > largest) largest = scores[place];
+        }
+    }
+    for (int place = seen; place % kLanes; ++place) scores[place] = -INFINITY;
+    Floats weights = {};
+    for (int place = 0; place < seen; place += kLanes) {
+        const Floats weight = exponential(read(scores + place) - largest);
+        weights += weight;
+        std::memcpy(scores + place, &weight, sizeof(weight));
+    }
+    const float share = 1.0f / total(weights);
+    const auto mix = [&](auto parts, int d) { // of so many times sixteen numbers at once
+        Floats sums[decltype(parts)::value] = {};
+        for (int first = 0; first < seen; first += kBlock) {
+            const T *value = values + start_of(first) + d;
+            const int end = first + kBlock < seen ? first + kBlock : seen;
+            for (int place = first; place < end; ++place, value += stride) {
+                ask_for(value + kPlacesAhead * stride, kLanes * decltype(parts)::value);
+                for (int part = 0; part < decltype(parts)::value; ++part)
+                    sums[part] += scores[place] * read(value + part * kLanes);
+            }
+        }
+        for (Floats &sum : sums) sum *= share;
+        std::memcpy(out + d, sums, sizeof(sums));
     };
-    for (int place = 0; place < seen; ++place) {
-        const T *key = keys + slot(place);
-        Floats sum = {};
-        for (int d = 0; d < dim; d += kLanes) sum += read(key + d) * read(query + d);
-        scores[place] = total(sum) * scale;
-        if (scores[place] > largest) largest = scores[place];
-    }
-    float weight_sum = 0.0f;
-    for (int place = 0; place < seen; ++place) {
-        scores[place] = std::exp(scores[place] - largest);
-        weight_sum += scores[place];
-    }
-    for (int d = 0; d < dim; d += kLanes) {
-        Floats sum = {};
-        for (int place = 0; place < seen; ++place) sum += scores[place] * read(values + slot(place) + d);
-        sum /= weight_sum;
-        std::memcpy(out + d, &sum, sizeof(sum));
-    }
+    int d = 0;
+    for (; d + 4 * kLanes <= dim; d += 4 * kLanes) mix(std::integral_constant<int, 4>{}, d);
+    for (; d < dim; d += kLanes) mix(std::integral_constant<int, 1>{}, d);
 }
 
 template <typename T> inline T stored(float value);
