@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,61 +15,15 @@ import httpx
 import openai
 import pytest
 import torch
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import Running, runs
 
-from conftest import SMALL_SHAPE, random_checkpoint
+from conftest import SMALL_SHAPE
 from inkling.commands import serve
 from inkling.serve.app import build_app
 from inkling.serve.keys import KeyStore
-from inkling.serve.service import Service
 from inkling.tokenizer import Tokenizer
-
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-class Running:
-    """A service on a port of its own, in a thread."""
-
-    def __init__(self, arguments: serve.Settings) -> None:
-        self.service: Service = serve.build_service(arguments)
-        self.socket = serve.listen(arguments)
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.server = uvicorn.Server(uvicorn.Config(build_app(self.service), log_level="critical"))
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(timeout=20)
-        assert not self.thread.is_alive()
-
-    def client(self, **more: Any) -> openai.OpenAI:
-        given = {"api_key": "none", "max_retries": 0, "_strict_response_validation": True, **more}
-        return openai.OpenAI(base_url=f"{self.url}/v1", **given)
-
-
-def runs(folder: Path, tokenizer: Tokenizer) -> list[Path]:
-    """A model of plain text, and one with a chat template."""
-    chats = Tokenizer.load(_saved(tokenizer, folder / "tokenizer"))
-    chats.chat_template = CHATML
-    shape = {"model_type": "qwen3", **SMALL_SHAPE}
-    return [
-        random_checkpoint(folder / "plain", shape, tokenizer),
-        random_checkpoint(folder / "chats", {**shape, "max_position_embeddings": 1024}, chats),
-    ]
-
-
-def _saved(tokenizer: Tokenizer, folder: Path) -> Path:
-    folder.mkdir()
-    tokenizer.save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -476,7 +429,7 @@ def test_models_tokens_health_and_metrics(running: Running) -> None:
         assert plain.post("/detokenize", json={"tokens": ids}).json() == {"content": "the cat <|im_end|>"}
         special = plain.post("/tokenize", json={"content": "<|im_end|>", "parse_special": True}).json()["tokens"]
         assert len(special) == 1
-        assert plain.get("/health").json() == {"status": "ok"}
+        assert plain.get("/health").json() == {"status": "ok", "ready": True}
         assert plain.get("/ready").status_code == 200
         text = plain.get("/metrics").text
         assert 'inkling_responses_total{route="/v1/completions",status="200"}' in text
@@ -618,7 +571,7 @@ def test_every_route_but_the_open_ones_needs_a_key(guarded: tuple[Running, KeySt
     with httpx.Client(base_url=running.url) as client:
         for method, path in sorted(routes):
             answer = client.request(method, path.replace("{name:path}", "plain"), json={})
-            expected = 200 if path in ("/", "/health", "/ready") else 401
+            expected = 200 if path in ("/", "/health") else 401
             assert answer.status_code == expected, (method, path)
         assert answer.headers["x-request-id"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from inkling import checkpoint
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
-from inkling.errors import ConfigError, DataError
+from inkling.errors import ConfigError, DataError, MissingExtraError
 from inkling.infer.generate import Completion, generate
 from inkling.infer.sampling import SamplingParams
 
@@ -19,6 +20,7 @@ class Settings(SamplingParams, CommandSettings):
 
     Example: inkling generate runs/notes --prompt "Once upon a time" --temperature 0.7
     Example: inkling generate runs/notes --prompts questions.txt --json > answers.jsonl
+    Example: inkling generate runs/notes --batch requests.jsonl
     """
 
     model_config = SettingsConfigDict(cli_shortcuts={"prompt": "p", "max_tokens": "n"})
@@ -29,12 +31,21 @@ class Settings(SamplingParams, CommandSettings):
     """What to continue. Default: standard input."""
     prompts: Path | None = None
     """File with one prompt on each line."""
+    batch: Path | None = None
+    """File of requests in OpenAI's batch form (custom_id, url, body on each line), answered into --output."""
+    output: Path | None = None
+    """Answers to --batch; run again to go on where it stopped. Default: beside it, as NAME.answers.jsonl."""
     as_json: bool = False
     """Print one JSON object a line: prompt, completion, stop_reason, num_tokens."""
 
 
 def run(settings: Settings) -> None:
     """Generate, streaming the text as it comes."""
+    if settings.batch is not None:
+        _answer_batch(settings, settings.batch)
+        return
+    if settings.output is not None:
+        raise ConfigError("--output is for --batch; other text goes to standard output")
     prompts = list(_prompts(settings))
     model, tokenizer = checkpoint.load_model(settings.run)
     params = SamplingParams(**settings.model_dump(include=set(SamplingParams.model_fields)))
@@ -56,6 +67,35 @@ def run(settings: Settings) -> None:
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
+
+
+def _answer_batch(settings: Settings, path: Path) -> None:
+    """Answer a file of requests."""
+    try:
+        from inkling.commands import serve
+        from inkling.commands._batch import answer_all, answered, read_requests
+    except ImportError:
+        raise MissingExtraError("fastapi", "serve", "inkling generate --batch") from None
+    if settings.prompt is not None or settings.prompts is not None:
+        raise ConfigError("give --batch or a prompt, not both")
+    output = settings.output or path.with_suffix(".answers.jsonl")
+    requests = read_requests(path)
+    done = answered(output)
+    open_requests = [one for one in requests if one["custom_id"] not in done]
+    if done:
+        print(f"{len(requests) - len(open_requests):,} of {len(requests):,} are answered already", file=sys.stderr)
+    if not open_requests:
+        return
+    service = serve.build_service(
+        serve.Settings(runs=[settings.run], insecure=True, max_queue=100_000, precision="auto")
+    )
+    at_once = 2 * serve.Settings.model_fields["max_sequences"].default
+    statuses = asyncio.run(answer_all(service, open_requests, output, at_once=at_once, quiet=settings.as_json))
+    failed = sum(count for status, count in statuses.items() if status != 200)
+    if settings.as_json:
+        print(json.dumps({"output": str(output), "answered": sum(statuses.values()), "failed": failed}))
+    else:
+        print(f"{output}: {sum(statuses.values()):,} answers, {failed:,} of them errors")
 
 
 def _prompts(settings: Settings) -> Iterator[str]:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from inkling.commands._keys import DEFAULT_KEYS
 from inkling.config import CommandSettings, Field, Positional
-from inkling.serve.keys import KeyStore
+from inkling.serve.keys import SCOPES, KeyStore, Scope
 
 
 class Settings(CommandSettings):
     """Make an API key for `inkling serve`. It is shown once; only its hash is kept.
 
     Example: inkling keys create alice --requests-per-minute 60
+    Example: inkling keys create prometheus --scopes metrics
     """
 
     name: Positional[str]
@@ -24,6 +25,8 @@ class Settings(CommandSettings):
     """Of prompts and completions. Default: as many as come."""
     concurrency: int | None = Field(None, ge=1)
     """Requests at once. Default: as many as come."""
+    scopes: list[Scope] = Field(list(SCOPES), min_length=1)
+    """What the key opens: generate (all that writes or counts tokens), embed, metrics."""
     keys: Path = DEFAULT_KEYS
     """File of API keys."""
     as_json: bool = False
@@ -37,5 +40,6 @@ def run(settings: Settings) -> None:
         requests_per_minute=settings.requests_per_minute,
         tokens_per_minute=settings.tokens_per_minute,
         concurrency=settings.concurrency,
+        scopes=settings.scopes,
     )
     print(json.dumps({"name": settings.name, "key": key}) if settings.as_json else key)

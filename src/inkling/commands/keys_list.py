@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inkling.commands._keys import DEFAULT_KEYS
 from inkling.config import CommandSettings
-from inkling.serve.keys import KeyStore
+from inkling.serve.keys import SCOPES, KeyStore
 
 
 class Settings(CommandSettings):
@@ -38,6 +38,7 @@ def run(settings: Settings) -> None:
             "at once": key.concurrency,
         }
         said = ", ".join(f"{value:,} {what}" for what, value in limits.items() if value is not None) or "no limits"
+        said += "" if key.scopes == SCOPES else f"; {', '.join(key.scopes)} only"
         print(f"{key.id:>4}  {key.name:<20}{made}  {said}{'' if key.revoked_s is None else '  revoked'}")
     if not found and not settings.as_json:
         print(f"there are no keys in {settings.keys}. Make one: inkling keys create NAME")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,6 +58,8 @@ class Settings(CommandSettings):
     """After SIGTERM: how long open requests may take before the service ends."""
     keys: Path = DEFAULT_KEYS
     """File of API keys."""
+    log: Literal["none", "json"] = "none"
+    """json: one line for each request on standard error, with its id, status, seconds and tokens, without any text."""
     insecure: bool = False
     """Serve everybody who reaches the address, without keys."""
 
@@ -128,7 +132,15 @@ def build_service(settings: Settings) -> Service:
     served = {name: load(path, name, settings, metrics) for name, path in zip(names, settings.runs, strict=True)}
     limits = ServiceLimits(timeout_s=float(settings.timeout))
     hosts = frozenset({"localhost", "127.0.0.1", "::1", settings.host}) if _is_loopback(settings.host) else None
-    return Service(served, metrics, None if settings.insecure or not has_keys else store, limits, hosts)
+    return Service(
+        served, metrics, None if settings.insecure or not has_keys else store, limits, hosts, _logger(settings)
+    )
+
+
+def _logger(settings: Settings) -> Callable[[dict[str, Any]], None] | None:
+    if settings.log == "none":
+        return None
+    return lambda line: print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def load(path: Path, name: str, settings: Settings, metrics: Metrics) -> Served:

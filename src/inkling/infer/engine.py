@@ -29,7 +29,9 @@ from inkling.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "aborted"]
 _LEAST_ROWS = 4
-"""Rows of a step, filled up with padding: from here on a row's bits do not depend on their number."""
+"""From so many rows of a step on, a row's bits do not depend on their number."""
+_ROWS = 16
+"""Rows are filled up with padding to a multiple of this: fewer shapes, for each of which kernels are made and kept."""
 
 
 @dataclass(frozen=True)
@@ -391,7 +393,7 @@ class Engine:
     def _run_in_torch(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
         """Logits after each piece's last token, (1, V), or after each of its tokens where they are asked for."""
         ids = [token for sequence, piece in pieces for token in self._ids(sequence, piece)]
-        num_padding = max(0, _LEAST_ROWS - len(ids))
+        num_padding = _padding(len(ids))
         device = self.model.device
         row = torch.tensor([ids + [0] * num_padding], device=device)
         step = PagedStep(self.memory, [piece for _, piece in pieces], num_padding)
@@ -405,7 +407,7 @@ class Engine:
             wanted += places
             counts.append(len(places))
             at += piece.count
-        padded = wanted + [0] * max(0, _LEAST_ROWS - len(wanted))
+        padded = wanted + [0] * _padding(len(wanted))
         logits = self.model.logits(hidden[torch.tensor(padded, device=device)])[: len(wanted)].cpu()
         return iter(torch.split(logits, counts))
 
@@ -414,3 +416,8 @@ class Engine:
         if piece.start < len(sequence.prompt_ids):
             return sequence.prompt_ids[piece.start : piece.end]
         return sequence.token_ids[-1:]
+
+
+def _padding(num_rows: int) -> int:
+    """Rows to add."""
+    return _LEAST_ROWS - num_rows if num_rows <= _LEAST_ROWS else -num_rows % _ROWS

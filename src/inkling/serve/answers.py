@@ -64,6 +64,11 @@ def _finite(logprob: float | None) -> float:
     return _NO_TOP if logprob is None or logprob < _NO_TOP else logprob
 
 
+def usage_counts(used: dict[str, Any]) -> dict[str, int]:
+    """The numbers of `usage` that a log keeps."""
+    return {name: used[name] for name in ("prompt_tokens", "completion_tokens")}
+
+
 def usage(sequences: Sequence[Completing], num_prompts: int) -> dict[str, Any]:
     """Tokens in and out; the end-of-text token before a prompt is not counted, as the client did not send it."""
     per_prompt = max(1, len(sequences) // max(1, num_prompts))

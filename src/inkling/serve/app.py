@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote
@@ -14,21 +16,25 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as StarletteScope
 
 import inkling
 from inkling.errors import InklingError
+from inkling.serve import answers
 from inkling.serve.completions import add_completion_routes
 from inkling.serve.embeddings import add_embedding_route
 from inkling.serve.errors import ApiError
 from inkling.serve.keys import Key, KeyStore
+from inkling.serve.keys import Scope as KeyScope
 from inkling.serve.plain import add_plain_generation_routes
 from inkling.serve.responses import add_responses_route
 from inkling.serve.service import Served, Service, check_ids
 from inkling.serve.wire import DetokenizeRequest, TokenizeRequest
 
 MAX_BODY_BYTES = 2 << 20
-_OPEN_ROUTES = {"/", "/health", "/ready"}
+_OPEN_ROUTES = {"/", "/health"}
+_SCOPES: dict[str, KeyScope] = {"/metrics": "metrics", "/v1/embeddings": "embed"}
 
 
 def build_app(service: Service) -> FastAPI:
@@ -66,16 +72,19 @@ class _Guard:
         self._app = app
         self._service = service
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: StarletteScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request, service = Request(scope), self._service
         request_id = request.headers.get("x-request-id", "")[:64] or f"req-{uuid.uuid4().hex}"
         key: Key | None = None
+        started_s, status = time.monotonic(), 0
 
         async def named(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 route = getattr(scope.get("route"), "path", "other")
                 service.metrics.responses[route, message["status"]] += 1
                 headers = {"x-request-id": request_id, **_allowance_headers(service, key)}
@@ -90,11 +99,41 @@ class _Guard:
             _check_host(request, service.hosts)
             if request.url.path not in _OPEN_ROUTES and service.keys is not None:
                 key = _key_of(request, service.keys)
+                _check_scope(request, key)
             request.state.key = key
         except ApiError as error:
             await _error_response(error)(scope, receive, named)
             return
-        await self._app(scope, receive, named)
+        try:
+            await self._app(scope, receive, named)
+        finally:
+            if service.log is not None:
+                service.log(_log_line(scope, request_id, key, status, time.monotonic() - started_s))
+
+
+def _log_line(scope: StarletteScope, request_id: str, key: Key | None, status: int, seconds: float) -> dict[str, Any]:
+    """What is told of a request: nothing that anybody wrote."""
+    line: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "request_id": request_id,
+        "method": scope["method"],
+        "route": getattr(scope.get("route"), "path", "other"),
+        "status": status,
+        "seconds": round(seconds, 4),
+    }
+    if key is not None:
+        line["key"] = key.name
+    job = scope.get("state", {}).get("job")
+    if job is not None:
+        endings = Counter(one.finish_reason or "aborted" for one in job.sequences)
+        line |= {"model": job.served.name, "endings": dict(endings), **answers.usage_counts(job.usage)}
+    return line
+
+
+def _check_scope(request: Request, key: Key) -> None:
+    needed = _SCOPES.get(request.url.path, "generate")
+    if needed not in key.scopes and not request.url.path.startswith("/v1/models"):
+        raise ApiError(403, f"this key is not for {needed}, only for {', '.join(key.scopes)}", code="wrong_scope")
 
 
 def _allowance_headers(service: Service, key: Key | None) -> dict[str, str]:
@@ -178,9 +217,10 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
         return HTMLResponse(content, headers={"content-security-policy": policy})
 
     @app.get("/health")
-    async def health() -> JSONResponse:
+    async def health(ready: bool = False) -> JSONResponse:
         failed = [name for name, one in service.served.items() if one.worker.failure is not None]
-        return JSONResponse({"status": "error" if failed else "ok"}, status_code=503 if failed else 200)
+        body = {"status": "error" if failed else "ok", "ready": not service.draining}
+        return JSONResponse(body, status_code=503 if failed or (ready and service.draining) else 200)
 
     @app.get("/ready")
     async def ready() -> JSONResponse:

@@ -150,7 +150,9 @@ def begin(service: Service, asked: Asked, request: Request, prefix: str) -> Job:
     served.worker.submit(sequences)
     texts = [served.tokenizer.decode(ids, skip_special=False) if asked.echo else "" for ids in asked.prompts]
     echoes = [text for text in texts for _ in range(each)]
-    return Job(asked, sequences, echoes, events, f"{prefix}-{uuid.uuid4().hex}", int(time.time()), key)
+    job = Job(asked, sequences, echoes, events, f"{prefix}-{uuid.uuid4().hex}", int(time.time()), key)
+    request.state.job = job  # for the log
+    return job
 
 
 def end(service: Service, job: Job) -> None:

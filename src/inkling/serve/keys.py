@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from inkling.errors import ConfigError
 
@@ -16,6 +19,9 @@ _PREFIX = "ink-"
 _SCHEMA = """CREATE TABLE IF NOT EXISTS keys (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE, created_s REAL NOT NULL,
     requests_per_minute INTEGER, tokens_per_minute INTEGER, concurrency INTEGER, revoked_s REAL)"""
+_COLUMNS = "id, name, created_s, requests_per_minute, tokens_per_minute, concurrency, revoked_s, scopes"
+Scope = Literal["generate", "embed", "metrics"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Key:
     Attributes:
         requests_per_minute: None: as many as come; the same for the two after it.
         concurrency: Requests at once.
+        scopes: What it opens.
     """
 
     id: int
@@ -34,6 +41,14 @@ class Key:
     tokens_per_minute: int | None
     concurrency: int | None
     revoked_s: float | None
+    scopes: tuple[Scope, ...] = SCOPES
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Key:
+        """As it lies in the file, with its scopes as one text."""
+        values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+        scopes = values["scopes"]
+        return cls(**{**values, "scopes": SCOPES if scopes is None else tuple(scopes.split(","))})
 
 
 class KeyStore:
@@ -50,6 +65,9 @@ class KeyStore:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path)
         connection.execute(_SCHEMA)
+        if "scopes" not in [column[1] for column in connection.execute("PRAGMA table_info(keys)")]:  # of before them
+            with contextlib.suppress(sqlite3.OperationalError):  # another process was faster
+                connection.execute("ALTER TABLE keys ADD COLUMN scopes TEXT")
         return connection
 
     def create(
@@ -59,15 +77,16 @@ class KeyStore:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
         concurrency: int | None = None,
+        scopes: Sequence[Scope] = SCOPES,
     ) -> str:
         """Make a key, and return its text."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = _PREFIX + secrets.token_urlsafe(32)
-        values = (name, _hash(text), time.time(), requests_per_minute, tokens_per_minute, concurrency)
+        values = (name, _hash(text), time.time(), requests_per_minute, tokens_per_minute, concurrency, ",".join(scopes))
         with closing(self._connect()) as connection, connection:
             connection.execute(
-                "INSERT INTO keys (name, sha256, created_s, requests_per_minute, tokens_per_minute, concurrency) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO keys (name, sha256, created_s, requests_per_minute, tokens_per_minute, concurrency, "
+                "scopes) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
         self.path.chmod(0o600)
@@ -79,13 +98,10 @@ class KeyStore:
             return []
         try:
             with closing(self._connect()) as connection:
-                rows = connection.execute(
-                    "SELECT id, name, created_s, requests_per_minute, tokens_per_minute, concurrency, revoked_s "
-                    "FROM keys ORDER BY id"
-                ).fetchall()
+                rows = connection.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY id").fetchall()
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{self.path} is no file of keys ({error})") from None
-        return [Key(*row) for row in rows]
+        return [Key.from_row(row) for row in rows]
 
     def revoke(self, key_id: int) -> None:
         """Let a key be valid no more. Raises ConfigError for one that is not there."""
@@ -102,11 +118,9 @@ class KeyStore:
             return None
         with closing(self._connect()) as connection:
             row = connection.execute(
-                "SELECT id, name, created_s, requests_per_minute, tokens_per_minute, concurrency, revoked_s "
-                "FROM keys WHERE sha256 = ? AND revoked_s IS NULL",
-                (_hash(text),),
+                f"SELECT {_COLUMNS} FROM keys WHERE sha256 = ? AND revoked_s IS NULL", (_hash(text),)
             ).fetchone()
-        return None if row is None else Key(*row)
+        return None if row is None else Key.from_row(row)
 
 
 def _hash(text: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from inkling.infer.grammar import GrammarMaker
 from inkling.models import LanguageModel
@@ -49,6 +50,7 @@ class Service:
         keys: Who may come; None: everybody.
         hosts: Names by which the service may be asked for; None: any. Without keys on the machine's own address, these
             keep web pages from reaching it under a name of theirs (DNS rebinding).
+        log: Is told of each request; None: nobody is.
     """
 
     def __init__(
@@ -58,11 +60,13 @@ class Service:
         keys: KeyStore | None,
         limits: ServiceLimits,
         hosts: frozenset[str] | None = None,
+        log: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.served = served
         self.metrics = metrics
         self.keys = keys
         self.hosts = hosts
+        self.log = log
         self.limits = limits
         self.allowance = Allowance()
         self.draining = False
