@@ -155,7 +155,7 @@ def test_a_diverged_model_is_an_error(bad: float, temperature: float) -> None:
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("min_p", 1.5),
-        ("repetition_penalty", 0.0),
+        ("repetition_penalty", 5e-324),
         ("max_tokens", 0),
         ("seed", -1),
         ("temprature", 1.0),

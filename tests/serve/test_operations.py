@@ -75,7 +75,7 @@ def test_the_log_tells_no_text(guarded: Running, capsys: pytest.CaptureFixture[s
         assert client.post("/v1/completions", json=body, headers=headers).headers["x-request-id"] == "mine"
         client.post("/v1/completions", json={**body, "stream": True}, headers=headers)
         client.post("/v1/completions", json={**body, "model": "other"}, headers=headers)
-        client.get("/secretly")
+        client.get("/secretly", headers=headers)
     said = capsys.readouterr().err
     lines = [json.loads(line) for line in said.splitlines()]
     assert [line["status"] for line in lines] == [200, 200, 404, 404]

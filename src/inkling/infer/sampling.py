@@ -35,7 +35,7 @@ class SamplingParams(Section):
     """Draw from tokens at least this likely, relative to the likeliest (arXiv:2407.01082)."""
     typical_p: float = Field(1.0, gt=0, le=1)
     """Draw from the tokens nearest to the expected surprise that together have this probability (arXiv:2202.00666)."""
-    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
     """Above 1 makes tokens of prompt and completion less likely (CTRL, arXiv:1909.05858)."""
     presence_penalty: float = Field(0.0, ge=-10, le=10)
     """Taken from the logit of every token of the completion (OpenAI)."""

@@ -56,7 +56,15 @@ def build_app(service: Service) -> FastAPI:
     add_responses_route(app, service)
     add_plain_generation_routes(app, service)
     add_embedding_route(app, service)
+    _name_models(app.openapi(), list(service.served))
     return app
+
+
+def _name_models(schema: dict[str, Any], names: list[str]) -> None:
+    """Let the OpenAPI description say which models there are."""
+    for one in schema["components"]["schemas"].values():
+        if "model" in one.get("properties", {}):
+            one["properties"]["model"] |= {"enum": names}
 
 
 # ---------------------------------------------------------------- who may come, and errors

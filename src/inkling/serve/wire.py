@@ -108,7 +108,7 @@ class Sampling(BaseModel):
     top_k: int | None = Field(None, ge=-1, le=1_000_000)
     min_p: float | None = Field(None, ge=0, le=1)
     typical_p: float | None = Field(None, gt=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     ignore_eos: bool | None = None
     min_tokens: int | None = Field(None, ge=0, le=1_000_000)
     response_format: ResponseFormat | None = None
