@@ -19,6 +19,7 @@ from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.generate import check_room
 from inkling.infer.grammar import Grammar
+from inkling.infer.lookup import Lookup
 from inkling.infer.native import NativeStep, UnavailableError
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
 from inkling.infer.sampling import NOT_FINITE, Draw, SamplingParams, next_tokens
@@ -56,11 +57,15 @@ class EngineLimits:
         max_sequences: Computed side by side.
         max_step_tokens: New tokens of a step, roughly: the pieces of prompts that one step takes.
         num_blocks: Of 64 tokens, for keys and values.
+        max_guesses: Tokens looked up in the text so far and computed beside the next one, where compiled code does it
+            and not more than `few_sequences` are written; 0: none.
     """
 
     max_sequences: int = 32
     max_step_tokens: int = 512
     num_blocks: int = 256
+    max_guesses: int = 4
+    few_sequences: int = 2
 
 
 class Completing:
@@ -113,6 +118,10 @@ class Completing:
         self.num_cached = 0
         self.blocks: list[int] = []
         self.held: tuple[Tensor, Tensor] | None = None
+        self.guesses: list[int] = []
+        """Computed in this step beside the next token."""
+        self.num_guessed = self.num_guessed_right = 0
+        self._lookup: Lookup | None = None
         self._min_tokens = min_tokens
         self._grammar = grammar
         self._bias = dict(logit_bias or {})
@@ -122,6 +131,14 @@ class Completing:
         self._needs_prompt = params.repetition_penalty != 1
         ends = {tokenizer.eot_id, tokenizer.special_tokens.get("<|im_end|>", tokenizer.eot_id)}
         self._end_ids = (set() if params.ignore_eos else ends) | set(stop_ids)
+
+    def learn(self, num_right: int) -> None:
+        """How many of this step's guesses were right."""
+        if self._lookup is not None:
+            self._lookup.learn(len(self.guesses), num_right)
+        self.num_guessed += len(self.guesses)
+        self.num_guessed_right += num_right
+        self.guesses = []
 
     @property
     def in_prompt(self) -> bool:
@@ -148,6 +165,12 @@ class Completing:
             logits = logits.masked_fill(~self._grammar.allowed(len(logits)), float("-inf"))
         return logits
 
+    def guess(self, count: int) -> None:
+        """Look up to `count` tokens up that may follow the next one."""
+        if self._lookup is None:
+            self._lookup = Lookup([*self.prompt_ids[1:], *self.token_ids])
+        self.guesses = self._lookup.guess(max(0, min(count, self.limit - len(self.token_ids) - 1)))
+
     @property
     def next_draw(self) -> Draw:
         """What the next token depends on, beside the logits."""
@@ -156,6 +179,8 @@ class Completing:
     def take(self, token_id: int, logits: Tensor) -> None:
         """Add the token that was drawn after logits (V,), and tell what it adds to the text."""
         self.token_ids.append(token_id)
+        if self._lookup is not None:
+            self._lookup.add(token_id)
         if self.num_top is not None:
             self.logprobs.append(self._logprob(logits, token_id))
         ended = token_id in self._end_ids
@@ -255,7 +280,7 @@ class Engine:
         if not pieces:
             return
         logits = self._run(pieces)
-        drawing: list[tuple[Completing, Tensor]] = []
+        drawing: list[tuple[Completing, Tensor, int]] = []
         for (sequence, piece), rows in zip(pieces, logits, strict=True):
             sequence.num_computed = piece.end
             if sequence.wants_prompt_logprobs and piece.start < len(sequence.prompt_ids):
@@ -264,14 +289,30 @@ class Engine:
                 continue
             if piece.start < len(sequence.prompt_ids):
                 self.pool.publish(sequence.prompt_ids, sequence.blocks, sequence.salt)
-            drawing.append((sequence, rows[-1]))
+            drawing.append((sequence, rows if sequence.guesses else rows[-1:], piece.start))
         self._draw(drawing)
         for sequence in [one for one in self.running if one.finish_reason is not None]:
             self.running.remove(sequence)
             self._release(sequence)
 
+    def _draw(self, drawing: list[tuple[Completing, Tensor, int]]) -> None:
+        """The next tokens of each sequence, from logits (1 + guesses, V) after its last one and after each guess."""
+        place = 0
+        while drawing:
+            self._draw_one_each([(sequence, rows[place]) for sequence, rows, _ in drawing])
+            going = []
+            for sequence, rows, start in drawing:
+                guesses = sequence.guesses
+                if place < len(guesses) and sequence.finish_reason is None and sequence.token_ids[-1] == guesses[place]:
+                    going.append((sequence, rows, start))
+                elif guesses:
+                    sequence.num_computed = start + place + 1
+                    sequence.learn(place)
+            drawing = going
+            place += 1
+
     @staticmethod
-    def _draw(drawing: list[tuple[Completing, Tensor]]) -> None:
+    def _draw_one_each(drawing: list[tuple[Completing, Tensor]]) -> None:
         """The next token of each sequence, from its logits (V,); what fails for one request fails alone."""
         ready, rows = [], []
         for sequence, logits in drawing:
@@ -295,7 +336,8 @@ class Engine:
         pieces: list[tuple[Completing, Piece]] = []
         for sequence in [one for one in self.running if not one.in_prompt]:
             if sequence in self.running and self._make_room(sequence, sequence.num_computed + 1):
-                pieces.append((sequence, Piece(sequence.num_computed, 1, sequence.blocks)))
+                self._guess(sequence)
+                pieces.append((sequence, Piece(sequence.num_computed, 1 + len(sequence.guesses), sequence.blocks)))
         pieces = [(sequence, piece) for sequence, piece in pieces if sequence in self.running]  # but for the preempted
         left = self.limits.max_step_tokens - len(pieces)
         for sequence in [one for one in self.running if one.in_prompt]:
@@ -308,6 +350,14 @@ class Engine:
             if sequence.in_prompt:
                 left -= self._take_prompt(sequence, left, pieces)
         return pieces
+
+    def _guess(self, sequence: Completing) -> None:
+        """Guess at what follows, where more rows cost little: for few sequences, whose weights are read anyway."""
+        sequence.guesses = []
+        if self.native is not None and len(self.running) <= self.limits.few_sequences:
+            sequence.guess(self.limits.max_guesses)
+            if sequence.guesses and not self._extend(sequence, sequence.num_computed + 1 + len(sequence.guesses)):
+                sequence.guesses = []
 
     def _take_prompt(self, sequence: Completing, left: int, pieces: list[tuple[Completing, Piece]]) -> int:
         """Pieces of a prompt, cut where 64 divides the place, as many as fit into `left` tokens; how many that were."""
@@ -382,11 +432,11 @@ class Engine:
         prompts = [(one, piece) for one, piece in pieces if piece.start < len(one.prompt_ids)]
         of_prompts = self._run_in_torch(prompts) if prompts else iter(())
         rows = self.native(
-            [one.token_ids[-1] for one, _ in answers],
-            [piece.start for _, piece in answers],
-            [piece.blocks for _, piece in answers],
+            [token for one, _ in answers for token in (one.token_ids[-1], *one.guesses)],
+            [place for _, piece in answers for place in range(piece.start, piece.end)],
+            [piece.blocks for _, piece in answers for _ in range(piece.count)],
         )
-        of_answers = iter(rows.split(1))  # type: ignore[no-untyped-call]
+        of_answers = iter(torch.split(rows, [piece.count for _, piece in answers]))
         return (next(of_answers if piece.start >= len(one.prompt_ids) else of_prompts) for one, piece in pieces)
 
     @torch.inference_mode()
