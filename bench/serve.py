@@ -61,6 +61,9 @@ async def drive(arguments: argparse.Namespace) -> dict[str, Any]:
                 "ignore_eos": True,
             }
         )
+    for body in bodies:
+        for name in arguments.without:
+            body.pop(name, None)
     async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as client:
         if shared:
             await ask(client, arguments.url, bodies[0])
@@ -89,6 +92,7 @@ def main() -> None:
     parser.add_argument("--shared-characters", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without", nargs="*", default=[], help="fields that this server refuses, such as ignore_eos")
     print(json.dumps(asyncio.run(drive(parser.parse_args()))))
 
 

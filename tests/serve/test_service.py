@@ -335,6 +335,9 @@ def test_responses_by_the_official_client(running: Running, model: str) -> None:
         {"tools": [CLOCK]},
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
         {"reasoning": {"effort": "high"}},
+        {"text": {"format": {"type": "text", "schema": {}}}},
+        {"input": [{"role": "user", "content": "a"}] * 2000},
+        {"extra_body": {"n": 2}},
     ):
         with pytest.raises(openai.BadRequestError):
             client.responses.create(**{**question, "input": "a", **wrong})

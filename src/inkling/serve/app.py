@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as StarletteScope
@@ -189,8 +190,9 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def api_error(request: Request, error: ApiError) -> JSONResponse:
         return _error_response(error)
 
+    @app.exception_handler(ValidationError)  # where a route makes one kind of request of another
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError | ValidationError) -> JSONResponse:
         detail = error.errors()[0]
         place = ".".join(str(part) for part in detail["loc"] if part != "body")
         message = str(detail["msg"]).removeprefix("Value error, ")

@@ -44,6 +44,12 @@ class _Format(BaseModel):
     name: str = ""
     content: dict[str, Any] | None = Field(None, alias="schema")
 
+    @model_validator(mode="after")
+    def _with_its_schema(self) -> _Format:
+        if (self.type == "json_schema") != (self.content is not None):
+            raise ValueError("schema goes with the type json_schema")
+        return self
+
 
 class _Text(BaseModel):
     """Of the text that comes out."""
