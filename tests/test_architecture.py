@@ -12,7 +12,7 @@ import inkling
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
     {"errors", "config", "files", "processes", "progress", "machine", "upgrade"},
-    {"tokenizer", "models", "optim", "gguf", "quantize"},
+    {"tokenizer", "models", "optim", "gguf", "quantize", "sandbox"},
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
     {"serve"},

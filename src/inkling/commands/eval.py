@@ -14,7 +14,7 @@ from inkling.commands._hooks import documents
 from inkling.config import CommandSettings, Field, Positional
 from inkling.data.loader import Batch, sequential_windows, windows_of_ids
 from inkling.data.shards import Dataset
-from inkling.errors import DataError
+from inkling.errors import ConfigError, DataError
 from inkling.eval import floors
 from inkling.eval.perplexity import Score, bytes_per_token, evaluate
 from inkling.models import LanguageModel
@@ -23,17 +23,44 @@ from inkling.tokenizer import Tokenizer
 
 
 class Settings(CommandSettings):
-    """Loss, perplexity and bits per byte of a run, over a whole text, beside honest floors.
+    """How well a run predicts a text, and what it can do, beside honest floors.
 
-    The text is the run's validation split, or any file. Bits per byte compare models with different tokenizers; loss
-    and perplexity do not. The floors are a byte trigram model of the training text, and xz -9.
+    Without --task: loss, perplexity and bits per byte over a whole text, the run's validation split or any file, with a
+    95 % interval over its documents. Bits per byte compare models with different tokenizers; loss and perplexity do
+    not. The floors are a byte trigram model of the training text, and xz -9.
+
+    With --task: a score with its interval, beside what random weights, constant answers and byte trigrams reach. Tasks:
+    arithmetic, code_suite, code_suite_fair, copying, formats, gsm8k, humaneval, mbpp, multiple_choice, python, sorting.
+    Code is run in a sandbox. Results are kept in the run's folder `evaluations`.
 
     Example: inkling eval runs/notes
     Example: inkling eval runs/notes --text chapter.txt --json
+    Example: inkling eval runs/code --task humaneval --task-data HumanEval.jsonl.gz --samples 20 --temperature 0.8
+    Example: inkling eval --task humaneval --task-data HumanEval.jsonl.gz --completions answers.jsonl
     """
 
-    run: Positional[Path]
+    run: Positional[Path | None] = None
     """Run directory, or any checkpoint folder with the same layout."""
+    task: str | None = None
+    """What to try."""
+    task_data: Path | None = None
+    """File of the task's questions, where it has one."""
+    completions: Path | None = None
+    """Score these answers instead of a run's: task_id and completion on each line (JSON)."""
+    samples: int = Field(1, ge=1, le=1000)
+    """Answers to each question; more than one need a --temperature."""
+    temperature: float = Field(0.0, ge=0, le=10)
+    """Of the answers; 0 takes the likeliest tokens."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Of an answer. Default: the task's own."""
+    limit: int | None = Field(None, ge=1)
+    """Questions at most. Default: all, or 200 of those that are made on the spot."""
+    shots: int | None = Field(None, ge=0)
+    """Examples before each question, where the task has any. Default: the task's own."""
+    seed: int = Field(0, ge=0)
+    """Of answers and of questions that are made on the spot."""
+    allow_weak_sandbox: bool = False
+    """Run code where only time and memory can be limited."""
     text: Path | None = None
     """Text file to score, as one document. Default: the validation split that the run was trained beside."""
     data: Path | None = None
@@ -52,6 +79,15 @@ class Settings(CommandSettings):
 
 def run(settings: Settings) -> None:
     """Score and print."""
+    if settings.task is not None:
+        from inkling.commands._tasks import run_task
+
+        run_task(settings)
+        return
+    if settings.completions is not None:
+        raise ConfigError("--completions are answers to a --task")
+    if settings.run is None:
+        raise ConfigError("give a run, such as: inkling eval runs/notes")
     model, tokenizer = checkpoint.load_model(settings.run)
     context = settings.context or model.config.max_position_embeddings
     if settings.text is not None:

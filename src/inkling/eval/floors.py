@@ -41,6 +41,14 @@ class TrigramModel:
         """Bits that the document costs, its end included."""
         return sum(float(-np.log2(self.probabilities(symbols)).sum()) for symbols in _streams([document]))
 
+    def following(self, first: int, second: int) -> np.ndarray:
+        """The probability of each symbol after two others, (257)."""
+        start = (first * NUM_SYMBOLS + second) * NUM_SYMBOLS
+        counts, context = self._counts[start : start + NUM_SYMBOLS], first * NUM_SYMBOLS + second
+        n, t, shorter = self._num_after[context], self._kinds_after[context], self._bigram[second]
+        result: np.ndarray = (counts + t * shorter) / (n + t) if n > 0 else shorter
+        return result
+
     def probabilities(self, symbols: np.ndarray) -> np.ndarray:
         """The probability of each symbol but the first two, given the two before it: (N) -> (N - 2)."""
         first, second, third = symbols[:-2], symbols[1:-1], symbols[2:]

@@ -80,7 +80,7 @@ def landlock_version() -> int:
 
 def has_seccomp() -> bool:
     """Whether system calls of this processor can be filtered."""
-    return _libc is not None and platform.machine() in _ARCHITECTURES and os.path.exists("/proc/sys/kernel/seccomp")
+    return _libc is not None and platform.machine() in _ARCHITECTURES and os.access("/proc/sys/kernel/seccomp", os.F_OK)
 
 
 def give_up_files(readable: Iterable[str], writable: Iterable[str]) -> None:

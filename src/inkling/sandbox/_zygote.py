@@ -1,7 +1,7 @@
 """A warm interpreter that forks a child for each piece of code, and says how the child ended.
 
-Runs as a program of its own, with one end of a socket to whoever started it. It never learns what the code is tested for:
-candidates and their tests come from two such processes. Standard library only.
+Runs as a program of its own, with one end of a socket to whoever started it. It never learns what the code is tested
+for: candidates and their tests come from two such processes. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from inkling.sandbox import _kernel, plain
 
-_WARM = (
-    "bisect collections copy datetime decimal fractions functools hashlib heapq itertools json math operator random re "
-    "statistics string sys time typing"
-).split()
+_WARM = ["bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq"]
+_WARM += ["itertools", "json", "math", "operator", "random", "re", "statistics", "string", "sys", "time", "typing"]
+"""Modules that answers use often."""
 _LOOK_S = 0.02
 _HEADER = struct.Struct("!I")
 _FDS = 4
@@ -36,15 +36,21 @@ _MAX_MESSAGE = plain.MAX_BYTES + 64
 
 
 def main() -> None:
-    """Serve jobs until the other end is closed."""
+    """Check that rights can be given up here, then serve jobs until the other end is closed."""
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in _WARM:
         importlib.import_module(name)
+    control.sendall(_framed(json.dumps(_checked(json.loads(sys.argv[2]))).encode()))
     gc.collect()
     gc.freeze()
     while (job := _receive_job(control)) is not None:
         status = _run(*job)
         control.sendall(_framed(json.dumps(status).encode()))
+
+
+def _checked(job: dict[str, Any]) -> dict[str, Any]:
+    """How a first child ends that gives up its rights and looks whether they are gone."""
+    return _run({**job, "role": "check"}, [])
 
 
 def _receive_job(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -92,9 +98,7 @@ def _run(job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {"ending": ending, "output": told.decode("utf-8", "replace"), "seconds": seconds}
 
 
-def _watch(
-    handle: int, pid: int, output: int, limits: dict[str, Any], started_s: float
-) -> tuple[bytes, str | None]:
+def _watch(handle: int, pid: int, output: int, limits: dict[str, Any], started_s: float) -> tuple[bytes, str | None]:
     """Wait for the child's end, or bring it about. What it wrote, and why it was ended."""
     os.set_blocking(output, False)
     told, killed_for, wait_on, last_look_s = b"", None, [handle, output], started_s
@@ -159,7 +163,7 @@ def _child(job: dict[str, Any], fds: list[int], output: int) -> NoReturn:
         os.dup2(output, 2)
         _confine(job["limits"], job["readable"], job["protection"], fds)
         sys.argv = [""]
-        {"candidate": _answer_calls, "tests": _test, "program": _run_program}[job["role"]](job, fds)
+        {"candidate": _answer_calls, "tests": _test, "program": _run_program, "check": _check}[job["role"]](job, fds)
         code = 0
     except BaseException as error:
         with contextlib.suppress(BaseException):
@@ -196,6 +200,21 @@ def _confine(limits: dict[str, Any], readable: list[str], protection: str, kept:
 
 def _execute(source: str, namespace: dict[str, Any]) -> None:
     exec(compile(source, "<generated>", "exec"), namespace)
+
+
+def _check(job: dict[str, Any], fds: list[int]) -> None:
+    """Raises RuntimeError where something is allowed that must not be."""
+    tries: dict[str, Callable[[], object]] = {}
+    if "landlock" in job["protection"]:
+        tries["files"] = lambda: os.scandir("/")
+    if "seccomp" in job["protection"]:
+        tries |= {"sockets": socket.socket, "processes": os.fork}
+    for what, attempt in tries.items():
+        try:
+            attempt()
+        except OSError:
+            continue
+        raise RuntimeError(f"{what} are still open to it")
 
 
 def _run_program(job: dict[str, Any], fds: list[int]) -> None:
@@ -315,8 +334,10 @@ _HELD, _BROKE = "__held__", "__broke__"
 class _Counted(ast.NodeTransformer):
     """Each assertion is counted, and the next one still made."""
 
-    def visit_Assert(self, node: ast.Assert) -> ast.Try:
-        """`assert x` becomes `try: assert x` with what counts it."""
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        """`assert x` becomes `try: assert x` with what counts it; `assert True` says nothing, and is not counted."""
+        if isinstance(node.test, ast.Constant):
+            return node
 
         def counted(name: str, *arguments: ast.expr) -> ast.stmt:
             return ast.Expr(ast.Call(ast.Name(name, ast.Load()), list(arguments), []))
@@ -325,8 +346,7 @@ class _Counted(ast.NodeTransformer):
         handler = ast.ExceptHandler(
             ast.Name("Exception", ast.Load()), name, [counted(_BROKE, ast.Name(name, ast.Load()))]
         )
-        made: Any = ast.Try([node], [handler], [counted(_HELD)], [])
-        return ast.copy_location(made, node)
+        return ast.copy_location(ast.Try([node], [handler], [counted(_HELD)], []), node)
 
 
 if __name__ == "__main__":

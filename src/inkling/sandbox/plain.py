@@ -1,7 +1,7 @@
 """Values that carry nothing but themselves, between processes that do not trust each other.
 
-A value is taken apart by the methods of the builtin types, whatever its class says of itself, and put together again from builtin
-types alone: what arrives cannot compare itself equal to everything. Standard library only.
+A value is taken apart by the methods of the builtin types, whatever its class says of itself, and put together again
+from builtin types alone: what arrives cannot compare itself equal to everything. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 60
+_TYPES = {kind.__name__: kind for kind in (bool, bytes, complex, dict, float, frozenset, int, list, set, str, tuple)}
 
 
 class NotPlainError(ValueError):
@@ -49,7 +50,7 @@ def _taken_apart(value: Any, depth: int) -> Any:
     if issubclass(kind, float):
         return {"f": float.hex(value)}
     if issubclass(kind, complex):
-        parts: list[float] = [part.__get__(value) for part in (complex.real, complex.imag)]  # type: ignore[attr-defined]
+        parts: list[float] = [part.__get__(value) for part in (complex.real, complex.imag)]
         return {"c": [float.hex(part) for part in parts]}
     if issubclass(kind, (bytes, bytearray)):
         return {"b": base64.b64encode(memoryview(value)).decode()}
@@ -59,6 +60,8 @@ def _taken_apart(value: Any, depth: int) -> Any:
     if issubclass(kind, dict):
         pairs = dict.items(value)
         return {"d": [[_taken_apart(key, depth + 1), _taken_apart(item, depth + 1)] for key, item in pairs]}
+    if any(value is one for one in _TYPES.values()):
+        return {"k": type.__dict__["__name__"].__get__(value)}
     raise NotPlainError(f"a {kind.__name__[:60]} is no plain value")
 
 
@@ -74,6 +77,8 @@ def _put_together(content: Any) -> Any:
         return complex(float.fromhex(inner[0]), float.fromhex(inner[1]))
     if name == "b":
         return base64.b64decode(inner, validate=True)
+    if name == "k":
+        return _TYPES[inner]
     if name == "d":
         return {_put_together(key): _put_together(item) for key, item in inner}
     makers = {"l": list, "t": tuple, "s": set, "z": frozenset}

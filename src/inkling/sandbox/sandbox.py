@@ -1,9 +1,9 @@
 """Runs generated code where it can do no harm, and tests it where it cannot cheat.
 
-A candidate's process knows only which of its functions is called, and with what; the tests run in another one, which gets plain values back
-and alone knows what is expected. Both have given up all rights over files (but an own empty folder) and all dangerous
-system calls. This contains accidents and code that games its grader; against an attacker with a hole in the kernel, use a
-virtual machine.
+A candidate's process knows only which of its functions is called, and with what; the tests run in another one, which
+gets plain values back and alone knows what is expected. Both have given up all rights over files (but an own empty
+folder) and all dangerous system calls. This contains accidents and code that games its grader; against an attacker with
+a hole in the kernel, use a virtual machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import queue
+import secrets
 import shutil
 import site
 import socket
@@ -55,7 +56,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Trial:
     """Code and what it is tested for.
 
     Attributes:
@@ -63,12 +64,15 @@ class Tested:
         names: Functions of it that the tests call.
         tests: Python that asserts; each text is tried by itself.
         setup: Runs before the tests, beside them; the names above are not defined in it.
+        together: Run code and tests in one process, where values that are not plain go back and forth. Code that knows
+            it is tested could cheat there, so that such a verdict is weak.
     """
 
     code: str
     names: Sequence[str]
     tests: Sequence[str]
     setup: str = ""
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Verdict:
         is_whole: Whether the tests came to their end.
         ending: Of the code's own process.
         errors: The first few, in short.
+        is_weak: Whether code and tests were in one process.
     """
 
     passed: int
@@ -90,6 +95,7 @@ class Verdict:
     errors: tuple[str, ...] = ()
     output: str = ""
     seconds: float = 0.0
+    is_weak: bool = False
 
     @property
     def is_right(self) -> bool:
@@ -154,8 +160,8 @@ class Sandbox:
             raise ConfigError("generated code is run on Linux only (in WSL on Windows)")
         if self.protection == "limits" and not allow_weak:
             raise ConfigError(
-                "this machine has neither Landlock (Linux 5.13) nor bubblewrap, so generated code could read and delete "
-                "your files: run it elsewhere, install bubblewrap, or add --allow-weak-sandbox"
+                "this machine has neither Landlock (Linux 5.13) nor bubblewrap, so generated code could read and "
+                "delete your files: run it elsewhere, install bubblewrap, or add --allow-weak-sandbox"
             )
         self._workers = workers or len(os.sched_getaffinity(0))
         self._folder = Path(tempfile.mkdtemp(prefix="inkling-sandbox-"))
@@ -183,12 +189,14 @@ class Sandbox:
             status = pair.candidates.start({"role": "program", "code": program}, [], self.limits)()
             return Ran(status["ending"], status["output"], status["seconds"])
 
-    def test(self, one: Tested) -> Verdict:
+    def test(self, one: Trial) -> Verdict:
         """Run code against its tests."""
+        if one.together:
+            return self._test_together(one)
         with self._pair() as pair:
             return self._test(pair, one)
 
-    def test_all(self, many: Iterable[Tested]) -> Iterator[Verdict]:
+    def test_all(self, many: Iterable[Trial]) -> Iterator[Verdict]:
         """Many, side by side, in their order."""
         with ThreadPoolExecutor(self._workers) as threads:
             yield from threads.map(self.test, many)
@@ -206,7 +214,19 @@ class Sandbox:
         finally:
             self._pairs.put(pair)
 
-    def _test(self, pair: _Pair, one: Tested) -> Verdict:
+    def _test_together(self, one: Trial) -> Verdict:
+        passed, errors, ran = 0, [], None
+        for test in one.tests:
+            word = secrets.token_hex(8)  # without it, `os._exit(0)` would be as good as an answer
+            ran = self.run(f"{one.code}\n{one.setup}\n{test}\nprint({word!r})")
+            if ran.ending == "finished" and ran.output.strip().endswith(word):
+                passed += 1
+            else:
+                errors.append((ran.output.strip().splitlines() or [ran.ending])[-1][:300])
+        ending, seconds = (ran.ending, ran.seconds) if ran else ("finished", 0.0)
+        return Verdict(passed, len(errors), True, ending, tuple(errors[:3]), "", seconds, is_weak=True)
+
+    def _test(self, pair: _Pair, one: Trial) -> Verdict:
         calls, answers, result = os.pipe(), os.pipe(), os.pipe()
         candidate = pair.candidates.start({"role": "candidate", "code": one.code}, [calls[0], answers[1]], self.limits)
         job = {"role": "tests", "setup": one.setup, "names": list(one.names), "tests": list(one.tests)}
@@ -221,12 +241,14 @@ class Sandbox:
         if counts is None:
             why = of_tests["output"].strip().splitlines()[-1:] or [f"the tests ended: {of_tests['ending']}"]
             counts = {"passed": 0, "failed": 0, "is_whole": False, "errors": [why[-1][:300]]}
-        ending = "time" if of_tests["ending"] == "time" and of_candidate["ending"] == "finished" else None
+        # A candidate that waits for another call is not to blame when the tests take too long.
+        is_slow = of_tests["ending"] == "time" and of_candidate["ending"] == "finished"
+        ending: Ending = "time" if is_slow else of_candidate["ending"]
         return Verdict(
             counts["passed"],
             counts["failed"],
             counts["is_whole"],
-            ending or of_candidate["ending"],
+            ending,
             tuple(counts["errors"]),
             of_candidate["output"],
             max(of_candidate["seconds"], of_tests["seconds"]),
@@ -259,10 +281,8 @@ class _Zygote:
         """Begin a job with some file descriptors; the function that comes back waits for its end."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        content = {**limits.__dict__, "folder": str(self.folder)}
-        message = {**job, "limits": content, "readable": self._readable_folders(), "protection": self.protection}
-        text = json.dumps(message).encode()
-        control = self._started()
+        text = json.dumps({**job, **self._limits(limits)}).encode()
+        control = self._started(limits)
         try:
             # The header goes with the descriptors, by itself, so that the two cannot be parted.
             socket.send_fds(control, [_HEADER.pack(len(text))], fds)
@@ -271,6 +291,13 @@ class _Zygote:
             self.close()
             return lambda: {"ending": "killed", "output": "", "seconds": 0.0}
         return self._wait
+
+    def _limits(self, limits: Limits) -> dict[str, Any]:
+        return {
+            "limits": {**limits.__dict__, "folder": str(self.folder)},
+            "readable": self._readable_folders(),
+            "protection": self.protection,
+        }
 
     def _wait(self) -> dict[str, Any]:
         assert self._control is not None
@@ -305,13 +332,14 @@ class _Zygote:
             self._readable = sorted({*own, "/usr", "/lib", "/lib64", "/dev/null", "/dev/urandom"})
         return self._readable
 
-    def _started(self) -> socket.socket:
+    def _started(self, limits: Limits) -> socket.socket:
         if self._process is not None and self._control is not None and self._process.poll() is None:
             return self._control
         self.close()
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-s", "-P", "-m", "inkling.sandbox._zygote", str(theirs.fileno())]
+            command += [json.dumps(self._limits(limits))]
             self._process = subprocess.Popen(
                 [*self._wrapper(), *command],
                 pass_fds=[theirs.fileno()],
@@ -321,6 +349,11 @@ class _Zygote:
                 start_new_session=True,
             )
         self._control = ours
+        status = self._wait()
+        if status["ending"] != "finished":
+            self.close()
+            why = (status["output"].strip().splitlines() or ["its process ended"])[-1]
+            raise ConfigError(f"the sandbox does not work on this machine ({self.protection}): {why[:300]}")
         return ours
 
     def _wrapper(self) -> list[str]:

