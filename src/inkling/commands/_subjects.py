@@ -99,7 +99,7 @@ class ModelSubject:
             groups[-1][1].append(ending)
         scores = score_groups(self._model, [Group(context, endings) for context, endings in groups])
         flat = [one for group in scores for one in group]
-        return [Likelihood(score.nats, score.is_greedy, length) for score, length in zip(flat, lengths, strict=True)]
+        return [Likelihood(one.nats, one.is_greedy, *length) for one, length in zip(flat, lengths, strict=True)]
 
     def _encoded_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
         kept = first.rstrip()

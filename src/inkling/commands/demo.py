@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from inkling.checkpoint import RunRecord
-from inkling.commands.eval import floors_of
+from inkling.commands._text_scores import floors_of
 from inkling.commands.train import start_or_resume
 from inkling.config import CommandSettings, Duration, Field
 from inkling.data.prep import prep

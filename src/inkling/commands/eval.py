@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from inkling import checkpoint
-from inkling.commands._hooks import documents
 from inkling.config import CommandSettings, Field, Positional
-from inkling.data.loader import Batch, sequential_windows, windows_of_ids
-from inkling.data.shards import Dataset
-from inkling.errors import ConfigError, DataError
-from inkling.eval import floors
-from inkling.eval.perplexity import Score, bytes_per_token, evaluate
-from inkling.models import LanguageModel
-from inkling.progress import LiveProgress
-from inkling.tokenizer import Tokenizer
+from inkling.errors import ConfigError
 
 
 class Settings(CommandSettings):
@@ -69,8 +56,12 @@ class Settings(CommandSettings):
     """Which split of the data folder."""
     context: int | None = Field(None, ge=2)
     """Tokens that the model sees at once. Default: all it was made for."""
+    stride: int | None = Field(None, ge=1)
+    """Let windows overlap: each predicts so many tokens, and sees the rest of its context before them. Default: no."""
     batch_size: int = Field(8, ge=1)
     """Windows at a time."""
+    audit: bool = False
+    """Also look for validation documents in the training text, and for training text that the run says by heart."""
     floors: bool = True
     """Also compute the floors."""
     as_json: bool = False
@@ -88,102 +79,6 @@ def run(settings: Settings) -> None:
         raise ConfigError("--completions are answers to a --task")
     if settings.run is None:
         raise ConfigError("give a run, such as: inkling eval runs/notes")
-    model, tokenizer = checkpoint.load_model(settings.run)
-    context = settings.context or model.config.max_position_embeddings
-    if settings.text is not None:
-        text = read_text(settings.text)
-        batches, what = batches_of_text(text, tokenizer, context, settings.batch_size), str(settings.text)
-    else:
-        dataset = dataset_of_run(settings.run, settings.data)
-        dataset.check_tokenizer(tokenizer)
-        split = dataset.validation if settings.split == "validation" else dataset.train
-        batches = sequential_windows(split, context, settings.batch_size, dataset.eot_id)
-        what = f"{settings.split} split of {dataset.folder}"
-    with LiveProgress(quiet=settings.as_json) as progress:
-        score = score_with_progress(model, tokenizer, batches, progress)
-        sources = {} if settings.text is not None else score_sources(settings, model, tokenizer, dataset, progress)
-        found: dict[str, float] = {}
-        if settings.floors and settings.text is not None:
-            found = {"xz": floors.xz_bits_per_byte([text.encode()])}
-        elif settings.floors and settings.split == "validation":
-            found = floors_of(dataset, tokenizer)
-    if settings.as_json:
-        result: dict[str, Any] = {"run": str(settings.run), "text": what, **score.as_dict(), "floors": found}
-        if sources:
-            result["sources"] = {name: source.as_dict() for name, source in sources.items()}
-        print(json.dumps(result))
-    else:
-        print_score(what, score, found)
-        for name, source in sources.items():
-            print(f"  {name:<14} {source.bits_per_byte:.4f} bits per byte, {source.num_bytes:,} bytes")
+    from inkling.commands._text_scores import score_text
 
-
-def score_sources(
-    settings: Settings, model: LanguageModel, tokenizer: Tokenizer, dataset: Dataset, progress: LiveProgress
-) -> dict[str, Score]:
-    """The score on each source of a mixture; nothing for a folder that is none."""
-    if len(dataset.parts) < 2:
-        return {}
-    context = settings.context or model.config.max_position_embeddings
-    found = {}
-    for part in dataset.parts:
-        split = part.validation if settings.split == "validation" else part.train
-        batches = sequential_windows(split, context, settings.batch_size, dataset.eot_id)
-        found[part.name] = score_with_progress(model, tokenizer, batches, progress)
-    return found
-
-
-def dataset_of_run(run: Path, data: Path | None) -> Dataset:
-    """The data folder given, or the one that the run was trained on."""
-    return Dataset.open(data if data is not None else Path(checkpoint.read_run(run).data["folder"]))
-
-
-def read_text(path: Path) -> str:
-    """A text file. Raises DataError in one line when it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path} as text: {error}") from None
-    if not text:
-        raise DataError(f"{path} is empty")
-    return text
-
-
-def batches_of_text(text: str, tokenizer: Tokenizer, context: int, batch_size: int) -> Iterator[Batch]:
-    """Batches over a text as one document, its end included."""
-    eot = tokenizer.eot_id
-    return windows_of_ids(np.array([eot, *tokenizer.encode(text), eot]), context, batch_size, eot)
-
-
-def score_with_progress(
-    model: LanguageModel, tokenizer: Tokenizer, batches: Iterator[Batch], progress: LiveProgress
-) -> Score:
-    """Score a model on batches and show how far it is."""
-
-    def counted() -> Iterator[Batch]:
-        for number, batch in enumerate(batches, start=1):
-            progress("evaluating", number, None, f"{number} batches")
-            yield batch
-
-    lengths = bytes_per_token(tokenizer.token_bytes, model.config.vocab_size)
-    return evaluate(model, counted(), bytes_of_token=lengths)
-
-
-def floors_of(dataset: Dataset, tokenizer: Tokenizer) -> dict[str, float]:
-    """Bits per byte of the floors on the validation split of a data folder."""
-    validation = list(documents(dataset.validation, tokenizer))
-    return {
-        "trigram": floors.trigram_bits_per_byte(documents(dataset.train, tokenizer), validation),
-        "xz": floors.xz_bits_per_byte(validation),
-    }
-
-
-def print_score(what: str, score: Score, found: dict[str, float]) -> None:
-    """The score as a small table."""
-    print(f"{what}: {score.num_tokens:,} tokens, {score.num_bytes:,} bytes")
-    print(f"  loss           {score.loss:.4f} nats per token")
-    print(f"  perplexity     {score.perplexity:.2f} per token")
-    print(f"  bits per byte  {score.bits_per_byte:.4f}")
-    names = {"trigram": "byte trigram model of the training text", "xz": "xz -9 of the same text"}
-    for name, value in found.items():
-        print(f"  floor          {value:.4f}  {names[name]}")
+    score_text(settings, settings.run)

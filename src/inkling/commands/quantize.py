@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inkling import checkpoint, files
 from inkling.checkpoint import RunRecord
-from inkling.commands.eval import batches_of_text, dataset_of_run, read_text
+from inkling.commands._text_scores import batches_of_text, dataset_of_run, read_text
 from inkling.config import Bytes, CommandSettings, Field, Positional, SettingsConfigDict
 from inkling.data.loader import Batch, sequential_windows
 from inkling.errors import CheckpointError, ConfigError, DataError

@@ -217,6 +217,25 @@ def windows_of_ids(ids: np.ndarray, context: int, batch_size: int, eot_id: int) 
         yield _rows(ids[start : start + context * batch_size + 1], context, eot_id)
 
 
+def sliding_windows(ids: np.ndarray, context: int, stride: int, batch_size: int, eot_id: int) -> Iterator[Batch]:
+    """Windows that overlap: each predicts its last `stride` tokens, and sees `context` less that many before them.
+
+    Args:
+        ids: Token ids, of which the first is given and not predicted.
+    """
+    starts = range(0, len(ids) - 1, stride)
+    for first in range(0, len(starts), batch_size):
+        some = starts[first : first + batch_size]
+        inputs = np.full((len(some), context), eot_id, dtype=np.int64)
+        targets = np.full((len(some), context), IGNORED, dtype=np.int64)
+        for row, start in enumerate(some):
+            stop = min(start + stride, len(ids) - 1)
+            begin = max(0, stop - context)
+            inputs[row, : stop - begin] = ids[begin:stop]
+            targets[row, start - begin : stop - begin] = ids[start + 1 : stop + 1]
+        yield Batch.of(inputs, targets, eot_id)
+
+
 def _rows(ids: np.ndarray, context: int, eot_id: int) -> Batch:
     """(N + 1) ids -> rows of `context` inputs and targets; the last row is filled up."""
     num_predicted = len(ids) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from inkling.data.loader import Batch
+from inkling.eval.statistics import Estimate, bootstrap
 from inkling.models import LanguageModel
 
 MAX_LOGITS = 1 << 25
@@ -39,6 +41,82 @@ class Score:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class DocumentScores:
+    """How well a model predicts each of some documents, in their order: (N) each.
+
+    Attributes:
+        nats: Of all tokens of a document, its end included.
+    """
+
+    nats: np.ndarray
+    num_tokens: np.ndarray
+    num_bytes: np.ndarray
+
+    @property
+    def whole(self) -> Score:
+        """Of all together."""
+        return _score(float(self.nats.sum()), int(self.num_tokens.sum()), int(self.num_bytes.sum()))
+
+    @property
+    def bits_per_byte(self) -> Estimate:
+        """Of all together, with its interval over documents."""
+        bits = self.nats / math.log(2)
+        low, high = bootstrap(bits, self.num_bytes)
+        return Estimate(self.whole.bits_per_byte, low, high, len(bits))
+
+    def by_length(self) -> dict[str, Score]:
+        """Of documents of about the same length in bytes."""
+        found = {}
+        for low, high in pairwise(_LENGTHS):
+            chosen = (self.num_bytes >= low) & (self.num_bytes < high)
+            if chosen.any():
+                name = f"{low:,} bytes and more" if high == math.inf else f"{low:,} to {int(high) - 1:,} bytes"
+                part = DocumentScores(self.nats[chosen], self.num_tokens[chosen], self.num_bytes[chosen])
+                found[name] = part.whole
+        return found
+
+
+_LENGTHS = (0, 1000, 4000, 16_000, 64_000, math.inf)
+
+
+@torch.inference_mode()
+def evaluate_documents(
+    model: LanguageModel, batches: Iterable[Batch], *, bytes_of_token: np.ndarray, eot_id: int
+) -> DocumentScores:
+    """Score a model on each document of a text that comes in order; what is not predicted counts for nothing.
+
+    Args:
+        bytes_of_token: As for `evaluate`.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    sums: list[np.ndarray] = []  # of each batch: nats, tokens and bytes by document, the first of them going on
+    try:
+        for batch in batches:
+            targets = batch.targets.ravel()
+            predicted = targets >= 0
+            targets, nats = targets[predicted], _token_nats(model, batch, device)[predicted]
+            documents = np.concatenate([[0], np.cumsum(targets == eot_id)])[:-1]
+            weights = (nats, np.ones(len(targets)), bytes_of_token[targets])
+            count = int((targets == eot_id).sum()) + 1
+            sums.append(np.stack([np.bincount(documents, weight, minlength=count) for weight in weights]))
+    finally:
+        model.train(was_training)
+    joined: list[np.ndarray] = []
+    for part in sums:
+        if joined:
+            joined[-1][:, -1] += part[:, 0]
+            part = part[:, 1:]
+        joined.append(part.copy())
+        if not part.shape[1]:
+            joined.pop()
+    table = np.concatenate(joined, axis=1) if joined else np.zeros((3, 0))
+    table = table[:, table[1] > 0]
+    return DocumentScores(table[0], table[1].astype(np.int64), table[2].astype(np.int64))
+
+
 @torch.inference_mode()
 def evaluate(model: LanguageModel, batches: Iterable[Batch], *, bytes_of_token: np.ndarray) -> Score:
     """Score a model on batches; its training mode and its weights stay as they were.
@@ -55,9 +133,13 @@ def evaluate(model: LanguageModel, batches: Iterable[Batch], *, bytes_of_token: 
             predicted = batch.targets >= 0
             num_tokens += int(predicted.sum())
             num_bytes += int(bytes_of_token[batch.targets[predicted]].sum())
-            nats += _nats(model, batch, device)
+            nats += float(_token_nats(model, batch, device).sum())
     finally:
         model.train(was_training)
+    return _score(nats, num_tokens, num_bytes)
+
+
+def _score(nats: float, num_tokens: int, num_bytes: int) -> Score:
     loss = nats / num_tokens if num_tokens else math.nan
     return Score(
         loss=loss,
@@ -68,8 +150,8 @@ def evaluate(model: LanguageModel, batches: Iterable[Batch], *, bytes_of_token: 
     )
 
 
-def _nats(model: LanguageModel, batch: Batch, device: torch.device) -> float:
-    """Total nats of a batch, added up in fp64."""
+def _token_nats(model: LanguageModel, batch: Batch, device: torch.device) -> np.ndarray:
+    """Nats of each target, (B · T) fp64; 0 for those that are not predicted."""
     segments = batch.segment_ids
     hidden = model.hidden(
         torch.from_numpy(batch.input_ids).to(device),
@@ -77,11 +159,11 @@ def _nats(model: LanguageModel, batch: Batch, device: torch.device) -> float:
     ).flatten(0, 1)  # (B, T, C) -> (B · T, C)
     targets = torch.from_numpy(batch.targets).to(device).flatten()
     rows = max(1, MAX_LOGITS // model.config.vocab_size)
-    total = 0.0
+    found = []
     for part, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
         logits = model.logits(part).float()
-        total += F.cross_entropy(logits, wanted, reduction="none").double().sum().item()
-    return total
+        found.append(F.cross_entropy(logits, wanted, reduction="none").double().cpu())
+    return torch.cat(found).numpy()
 
 
 def bytes_per_token(token_bytes: list[bytes], vocab_size: int) -> np.ndarray:
