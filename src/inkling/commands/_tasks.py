@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from inkling import checkpoint, files
 from inkling.errors import ConfigError
 from inkling.eval import tasks
-from inkling.eval.subject import Constant, Subject
+from inkling.eval.subject import Constant, Repeated, Subject
 from inkling.eval.tasks import Item, Options, Result, Task
 from inkling.progress import LiveProgress
 from inkling.sandbox import Sandbox
@@ -100,6 +100,8 @@ def floors_of(
     subjects: list[Subject] = list(others)
     if hasattr(task, "constants"):
         subjects += [Constant(text) for text in dict.fromkeys(task.constants(items))]
+    if hasattr(task, "repeated"):
+        subjects += [Repeated(word) for word in task.repeated(items)]
     found = {
         subject.name: {name: one.value for name, one in tasks.evaluate(task, items, subject, once).metrics.items()}
         for subject in subjects

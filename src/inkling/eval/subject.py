@@ -73,6 +73,27 @@ class Constant:
         return [Likelihood(-length * math.log(256), False, length, length) for length in lengths]
 
 
+class Repeated(Constant):
+    """Says the same word again and again, as long as it may: a model that knows one token."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.name = f"{word!r} again and again"
+
+    def write(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        samples: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """The word, so many times."""
+        return [[self._text * max_tokens] * samples for _ in prompts]
+
+
 class Ngrams:
     """A byte trigram model of the training text."""
 

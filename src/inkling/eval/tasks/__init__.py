@@ -118,6 +118,10 @@ class Task(Protocol):
         """Answers that a constant might do well with."""
 
     @staticmethod
+    def repeated(items: Sequence[Item]) -> list[str]:
+        """Words that a model might do well with that says nothing else."""
+
+    @staticmethod
     def references(items: Sequence[Item]) -> list[str]:
         """The right answers, as a ceiling; only where they are texts."""
 
@@ -130,7 +134,7 @@ def names() -> list[str]:
 def load(name: str) -> Task:
     """A task by its name. Raises ConfigError for an unknown one."""
     if name not in names():
-        raise ConfigError(f"there is no task {name!r}{did_you_mean(name, names())}. Known: {', '.join(names())}")
+        raise ConfigError(f"there is no task {name!r}{did_you_mean(name, names())}")
     return cast(Task, importlib.import_module(f"{__name__}.{name}"))
 
 

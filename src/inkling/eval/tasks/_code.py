@@ -39,7 +39,9 @@ def undefined_names(source: str) -> list[str]:
         return []
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
         return []
-    top = symtable.symtable(source, "<answer>", "exec")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        top = symtable.symtable(source, "<answer>", "exec")
     known = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     known |= {child.get_name() for child in top.get_children()} | set(dir(builtins)) | {"__name__", "__file__"}
     found: set[str] = set()

@@ -116,6 +116,11 @@ def grade(items: Sequence[Item], subject: Subject, options: Options) -> Result:
     return Result(metrics, rows, "the suite's own rules; most of it is passed by random weights")
 
 
+def repeated(items: Sequence[Item]) -> list[str]:
+    """Words that pass much of it."""
+    return ["item", " the"]
+
+
 def passes(test: str, prompt: str, answer: str) -> bool:
     """One test, as the suite decides it."""
     stripped = answer.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Sequence
 
 from inkling.eval.tasks import Item, Options, Result, read_lines
@@ -41,6 +42,12 @@ def judge(items: Sequence[Item], answers: Sequence[Sequence[str]], options: Opti
 
 
 def _tested(item: Item, answer: str) -> Trial:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes that Python will not know some day
+        return _parsed_trial(item, answer)
+
+
+def _parsed_trial(item: Item, answer: str) -> Trial:
     reference = ast.parse(item.fields["code"])
     defined = {node.name for node in ast.walk(reference) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     read = {
