@@ -11,16 +11,22 @@ import inkling
 
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
-    {"errors", "config", "files", "processes", "progress", "machine", "upgrade"},
+    {"errors", "config", "files", "processes", "progress", "machine", "upgrade", "pages"},
     {"tokenizer", "models", "optim", "gguf", "quantize", "sandbox"},
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
-    {"serve"},
+    {"serve", "report"},
     {"commands", "api"},
     {"cli"},
 ]
 ROW_OF = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
-ALLOWED_WITHIN_ROW = {"config": {"errors", "cli"}, "machine": {"errors"}, "files": {"errors"}, "progress": {"errors"}}
+ALLOWED_WITHIN_ROW = {
+    "config": {"errors", "cli"},
+    "machine": {"errors"},
+    "files": {"errors"},
+    "pages": {"files"},
+    "progress": {"errors"},
+}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem in ROW_OF)
 
 

@@ -116,6 +116,15 @@ def read_tensors(path: Path, *, verify: bool) -> tuple[dict[str, Tensor], dict[s
         raise CheckpointError(f"{path} is damaged ({error})") from None
 
 
+def weights_sha256(folder: Path) -> str:
+    """The checksum that a folder's weights carry; empty where they carry none."""
+    try:
+        header, _ = _read_header(folder / WEIGHTS_FILE)
+        return str(json.loads(header).get("__metadata__", {}).get("sha256", ""))
+    except (OSError, ValueError):
+        return ""
+
+
 def _verify(path: Path) -> None:
     header, data_start = _read_header(path)
     expected = json.loads(header).get("__metadata__", {}).get("sha256")

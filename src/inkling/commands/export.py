@@ -13,6 +13,7 @@ from inkling import checkpoint, export
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.errors import ExportError, InklingError, did_you_mean
 from inkling.export import Verification
+from inkling.report.lineage import note_export
 
 
 class Settings(CommandSettings):
@@ -89,6 +90,8 @@ def run(settings: Settings) -> None:
         rejected = path.with_name(f"{path.name}.rejected")
         path.rename(rejected)
         raise ExportError(f"{found.runtime} reads it otherwise: {'; '.join(found.problems)}. Kept as {rejected}")
+    if (settings.run / checkpoint.RUN_FILE).is_file():
+        note_export(settings.run, path, type_name)
     if settings.as_json:
         print(json.dumps(result))
     else:

@@ -6,21 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from inkling import files
+from inkling import pages
 
 _TITLE = "What was in the text"
 _MAX_SOURCES = 20
-_STYLE = """
-:root { color-scheme: light dark; --bar: #4a6fa5; --line: #8884; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2 { line-height: 1.2; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.bar { background: var(--bar); height: .6rem; border-radius: .3rem; min-width: 2px; }
-code { font-size: .85em; overflow-wrap: anywhere; }
-ul { margin: 0; padding-left: 1.1rem; }
-"""
 
 
 def write_page(path: Path, report: dict[str, Any], manifest: dict[str, Any]) -> None:
@@ -33,13 +22,7 @@ def write_page(path: Path, report: dict[str, Any], manifest: dict[str, Any]) -> 
         _changes(report),
         _sources(manifest),
     ]
-    body = "\n".join(section for section in sections if section)
-    files.write_text(
-        path,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_TITLE}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body>\n{body}\n</body></html>\n",
-    )
+    pages.write_page(path, _TITLE, sections)
 
 
 def _summary(report: dict[str, Any], manifest: dict[str, Any]) -> str:
@@ -83,19 +66,7 @@ def _sources(manifest: dict[str, Any]) -> str:
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> str:
-    """A table with its heading; nothing when it has no rows. Cells are HTML."""
-    if not rows:
-        return ""
-    numeric = {"documents", "tokens", "text", "times", "size"}
-
-    def cell(tag: str, column: str, content: str) -> str:
-        kind = ' class="number"' if column in numeric else ""
-        return f"<{tag}{kind}>{content}</{tag}>"
-
-    header = "".join(cell("th", column, column) for column in head)
-    lines = ("".join(cell("td", *pair) for pair in zip(head, row, strict=True)) for row in rows)
-    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    return f"<h2>{title}</h2>\n<table><thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return pages.table(title, head, rows, numbers=("documents", "tokens", "text", "times", "size"))
 
 
 def _megabytes(num_bytes: int) -> str:

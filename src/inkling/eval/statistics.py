@@ -81,8 +81,8 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
+        """Whether it is more than chance: the interval leaves 0 out, and the test says so (few pairs never can)."""
+        return (self.low > 0 or self.high < 0) and self.p_value < 0.05
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Difference:

@@ -1,0 +1,1 @@
+"""What is known about runs, for people: reports, comparisons, and where things come from."""

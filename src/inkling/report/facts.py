@@ -1,0 +1,139 @@
+"""What is known about a run, from its folder: one dictionary, which pages and comparisons are made of."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from inkling import checkpoint
+from inkling.errors import InklingError
+from inkling.report.lineage import lineage
+
+EVALUATIONS = "evaluations"
+_SAMPLE_MARK = "----------------"
+_MAX_SAMPLE = 2000
+
+
+def facts_of(run: Path) -> dict[str, Any]:
+    """All of it. Raises CheckpointError for what is no run."""
+    record = checkpoint.read_run(run)
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    return {
+        "run": str(run),
+        "status": record.status,
+        "model_type": config.get("model_type"),
+        "num_parameters": record.num_parameters,
+        "shape": {name: value for name, value in config.items() if isinstance(value, (int, float, bool))},
+        "choices": record.choices,
+        "hardware": record.hardware,
+        "versions": record.versions,
+        "results": record.results,
+        "cost": _cost(run, record),
+        "curve": curve_of(run),
+        "evaluations": evaluations_of(run),
+        "samples": _samples(run),
+        "data": _data(record),
+        "lineage": [link.__dict__ for link in lineage(run)],
+    }
+
+
+def curve_of(run: Path) -> dict[str, list[tuple[float, float]]]:
+    """Name → points of step and value: training loss, its average, and validation bits per byte."""
+    found: dict[str, list[tuple[float, float]]] = {"loss": [], "val_loss": [], "val_bits_per_byte": []}
+    path = run / "metrics.jsonl"
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # the last line of a run that was killed
+            for name, points in found.items():
+                value = row.get("loss_average" if name == "loss" else name)
+                if isinstance(value, (int, float)):
+                    points.append((row["step"], float(value)))
+    return found
+
+
+def evaluations_of(run: Path) -> dict[str, dict[str, Any]]:
+    """What `inkling eval` kept: `text`, and each task, by name."""
+    found = {}
+    for path in sorted((run / EVALUATIONS).glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict):
+            found[path.stem] = content
+    return found
+
+
+def _cost(run: Path, record: checkpoint.RunRecord) -> dict[str, Any]:
+    seconds = 0.0
+    for session in record.sessions:
+        if "ended" in session:
+            start, end = (datetime.strptime(session[name], "%Y-%m-%dT%H:%M:%S%z") for name in ("started", "ended"))
+            seconds += (end - start).total_seconds()
+    rates = (
+        [
+            row["tokens_per_s"]
+            for row in map(_row, (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines())
+            if isinstance(row.get("tokens_per_s"), (int, float))
+        ]
+        if (run / "metrics.jsonl").is_file()
+        else []
+    )
+    return {
+        "sessions": len(record.sessions),
+        "seconds_in_all": seconds,
+        "seconds_of_training": record.results.get("train_seconds"),
+        "tokens_per_s": sorted(rates)[len(rates) // 2] if rates else None,
+    }
+
+
+def _row(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _samples(run: Path) -> dict[str, str]:
+    """The first and the last of the samples that were written in training, by what stands over them."""
+    path = run / "samples.txt"
+    if not path.is_file():
+        return {}
+    parts = path.read_text(encoding="utf-8", errors="replace").split(f"{_SAMPLE_MARK} ")
+    blocks = [part.split(f" {_SAMPLE_MARK}\n", 1) for part in parts if f" {_SAMPLE_MARK}\n" in part]
+    chosen = [blocks[0], blocks[-1]] if len(blocks) > 1 else blocks
+    return {title: text.strip()[:_MAX_SAMPLE] for title, text in chosen}
+
+
+def _data(record: checkpoint.RunRecord) -> dict[str, Any] | None:
+    """Of the data folder, if it is still there."""
+    if "folder" not in record.data:
+        return None
+    folder = Path(str(record.data["folder"]))
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, InklingError):
+        return {"folder": str(folder), "is_there": False}
+    splits = {
+        name: {key: split[key] for key in ("num_documents", "num_tokens", "num_bytes")}
+        for name, split in manifest.get("splits", {}).items()
+    }
+    report_file = folder / "report.json"
+    report = json.loads(report_file.read_text(encoding="utf-8")) if report_file.is_file() else {}
+    dropped = {reason: entry.get("documents") for reason, entry in report.get("dropped", {}).items()}
+    train = splits.get("train", {})
+    return {
+        "folder": str(folder),
+        "is_there": True,
+        "splits": splits,
+        "dropped": dropped,
+        "vocab_size": manifest.get("vocab_size"),
+        "bytes_per_token": train["num_bytes"] / train["num_tokens"] if train.get("num_tokens") else None,
+        "notes": manifest.get("notes", []),
+    }
