@@ -16,7 +16,7 @@ ROWS = [
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
     {"serve", "report"},
-    {"commands", "api"},
+    {"commands", "api", "harness"},
     {"cli"},
 ]
 ROW_OF = {room: number for number, rooms in enumerate(ROWS) for room in rooms}

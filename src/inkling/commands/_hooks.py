@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from inkling import export
 from inkling.data.loader import Batch
@@ -61,6 +63,42 @@ def _some(split: TokenSplit, tokenizer: Tokenizer, num_bytes: int) -> Iterator[b
         if int((number + 1) * share) > int(number * share):
             tokens = split.tokens(start, min(start + piece, split.num_tokens))
             yield b"".join([table[token] for token in tokens.tolist()])
+
+
+def tasks_in_training(
+    names: Sequence[str], data: Path | None, limit: int
+) -> Callable[[LanguageModel, Tokenizer], dict[str, float]] | None:
+    """What scores a model in some tasks while it is trained; None without any.
+
+    Draws with keys of its own, so that training goes on as if it had not been there. Raises ConfigError and DataError
+    for tasks and files that cannot be used, before the run.
+    """
+    if not names:
+        return None
+    from inkling.commands._subjects import ModelSubject
+    from inkling.eval import tasks
+    from inkling.eval.tasks import Options
+    from inkling.sandbox import Sandbox
+
+    loaded = {name: tasks.load(name) for name in names}
+    items = {name: task.read(Options(data=data, limit=limit)) for name, task in loaded.items()}
+    runs_code = any(task.RUNS_CODE for task in loaded.values())
+    if runs_code:
+        Sandbox(workers=1).close()  # says it now where there is none
+
+    def score(model: LanguageModel, tokenizer: Tokenizer) -> dict[str, float]:
+        was_training = model.training
+        model.eval()
+        found = {}
+        with contextlib.ExitStack() as stack:
+            stack.callback(model.train, was_training)
+            options = Options(data=data, limit=limit, sandbox=stack.enter_context(Sandbox()) if runs_code else None)
+            for name, task in loaded.items():
+                result = tasks.evaluate(task, items[name], ModelSubject("", model, tokenizer), options)
+                found[f"{name}/{result.headline}"] = result.metrics[result.headline].value
+        return found
+
+    return score
 
 
 def write_sample(model: LanguageModel, tokenizer: Tokenizer, prompt: str, num_tokens: int) -> str:

@@ -101,6 +101,24 @@ class ModelSubject:
         flat = [one for group in scores for one in group]
         return [Likelihood(one.nats, one.is_greedy, *length) for one, length in zip(flat, lengths, strict=True)]
 
+    def score_texts(self, texts: Sequence[str]) -> list[float]:
+        """Nats of each text, negative: each token once, in windows of the whole context.
+
+        The last window reaches back as far as it can, as lm-evaluation-harness has it.
+        """
+        groups, owners = [], []
+        for number, text in enumerate(texts):
+            ids = [self._tokenizer.eot_id, *self._tokenizer.encode(text)]
+            for start in range(1, len(ids), self._context):
+                stop = min(start + self._context, len(ids))
+                begin = max(0, stop - 1 - self._context) if start > 1 else 0
+                groups.append(Group(ids[begin:start], [ids[start:stop]]))
+                owners.append(number)
+        found = [0.0] * len(texts)
+        for owner, (score,) in zip(owners, score_groups(self._model, groups), strict=True):
+            found[owner] += score.nats
+        return found
+
     def _encoded_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
         kept = first.rstrip()
         first, second = kept, first[len(kept) :] + second

@@ -77,7 +77,7 @@ def _score_split(
     dataset.check_tokenizer(tokenizer)
     split = dataset.validation if settings.split == "validation" else dataset.train
     if not split.num_tokens:
-        raise DataError(f"the {settings.split} split of {dataset.folder} is empty: prepare it again with --val-fraction")
+        raise DataError(f"the {settings.split} split of {dataset.folder} is empty: see inkling prep --val-fraction")
 
     def scored(one: TokenSplit) -> DocumentScores:
         return _score(model, tokenizer, _windows_of(one, settings, context, dataset.eot_id), progress)

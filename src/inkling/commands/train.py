@@ -12,7 +12,7 @@ from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
-from inkling.commands._hooks import difficulty_of, evaluator, exports_line, write_sample
+from inkling.commands._hooks import difficulty_of, evaluator, exports_line, tasks_in_training, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train import world
@@ -87,6 +87,7 @@ def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
         None,
         evaluator=evaluator,
         sample_fn=write_sample,
+        task_fn=tasks_in_training(settings.log.tasks, settings.log.task_data, settings.log.task_items),
         report=progress,
         difficulty=difficulty_of,
         describe=exports_line,
@@ -110,6 +111,7 @@ def start_or_resume(
         record,
         evaluator=evaluator,
         sample_fn=write_sample,
+        task_fn=tasks_in_training(settings.log.tasks, settings.log.task_data, settings.log.task_items),
         report=progress,
         difficulty=difficulty_of,
         describe=exports_line,

@@ -50,6 +50,7 @@ DifficultyFn = Callable[[Dataset, Tokenizer], float]
 DescribeFn = Callable[[models.ModelConfig, Tokenizer], str]
 """(shape, tokenizer) → a line about what can be done with such a model."""
 SampleFn = Callable[[models.LanguageModel, Tokenizer, str, int], str]
+TaskFn = Callable[[models.LanguageModel, Tokenizer], dict[str, float]]
 """(model, tokenizer, prompt, number of tokens) → text."""
 
 
@@ -62,6 +63,7 @@ class PretrainingRun:
         record: `run.json` of a run to resume, or None for a new one.
         evaluator: Makes the function that scores the model on batches, for a tokenizer.
         sample_fn: Lets the model write.
+        task_fn: Scores the model in tasks, which stand beside its other scores; None: in none.
         report: Shows progress.
         describe: Says, before the run, where such a model can be exported to.
         difficulty: Bits per byte of a byte n-gram model on the validation text, from which a loss can be expected.
@@ -77,6 +79,7 @@ class PretrainingRun:
         evaluator: Callable[[Tokenizer], EvaluateFn],
         sample_fn: SampleFn,
         report: Reporter,
+        task_fn: TaskFn | None = None,
         difficulty: DifficultyFn | None = None,
         describe: DescribeFn | None = None,
         world: World = ALONE,
@@ -87,6 +90,7 @@ class PretrainingRun:
         self.world = world
         self.report = report
         self.sample_fn = sample_fn
+        self.task_fn = task_fn
         self._scores: dict[str, float] = {}
         self._batches_of_sources: dict[str, list[Batch]] = {}
         self.device = pick_device(settings.machine.device, world)
@@ -337,6 +341,8 @@ class PretrainingRun:
             self._scores = self.evaluate_fn(self.model, batches)
             for name, some in self._batches_of_sources.items():
                 self._scores[f"val_bits_per_byte/{name}"] = self.evaluate_fn(self.model, some)["val_bits_per_byte"]
+        if self.task_fn is not None:
+            self._scores = {**self._scores, **self.task_fn(self.model, self.tokenizer)}
         return self._scores
 
     def _sample(self) -> str | None:

@@ -73,6 +73,12 @@ class LogSettings(Section):
     """What the samples begin with."""
     sample_tokens: int = Field(96, ge=1)
     """Length of a sample, in tokens."""
+    tasks: list[str] = Field([])
+    """Also put these tasks at each evaluation, such as copying; see `inkling eval --task`."""
+    task_data: Path | None = None
+    """File of their questions, where one of them has a file."""
+    task_items: int = Field(32, ge=1)
+    """Questions of each."""
     eval_tokens: int | None = Field(None, ge=1)
     """Validation tokens of an evaluation during training. Default: so many that all evaluations cost a twentieth of
     the run. The last one takes the whole split."""
