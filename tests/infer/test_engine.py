@@ -210,3 +210,15 @@ def test_the_pool_prefers_neighbours_and_forgets_the_longest_unused() -> None:
     assert pool.take() == 1
     assert pool.take() == 3
     assert pool.take() is None
+
+
+def test_a_prompt_is_cut_as_plain_generation_cuts_it(model: LanguageModel, small_tokenizer: Tokenizer) -> None:
+    text, settings = words(8, 3000), {"max_tokens": 3, "truncate_prompt": True, "temperature": 0.0}
+    cut = completing(model, small_tokenizer, text, settings)
+    completion = Completion()
+    "".join(generate(model, small_tokenizer, text, SamplingParams(**settings), completion))
+    assert len(cut.prompt_ids) == completion.num_prompt_tokens
+    assert cut.prompt_ids[0] == small_tokenizer.eot_id
+    assert cut.prompt_ids[1:] == small_tokenizer.encode(text)[-len(cut.prompt_ids) + 1 :]
+    with pytest.raises(ModelError, match="8 bits"):
+        completing(model, small_tokenizer, "a", {"kv_cache": "int8"})

@@ -7,18 +7,22 @@ from pathlib import Path
 
 from inkling import checkpoint
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
-from inkling.infer.generate import check_room, generate
+from inkling.errors import InklingError
+from inkling.infer.engine import Completing, Engine
+from inkling.infer.generate import check_room
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
+from inkling.tokenizer.chat import chat_ids
 
 
 class Settings(SamplingParams, CommandSettings):
     """Talk to a run on the terminal.
 
-    A model that was trained on plain text only continues text. So the conversation is written as a transcript, "User:"
-    and "Assistant:" at the beginnings of lines, and the model continues it until it would speak for the user. When
-    the transcript fills the model's context, its oldest lines are forgotten.
+    A run with a chat template is talked to by it. A model that was trained on plain text only continues text, so the
+    conversation is written as a transcript, "User:" and "Assistant:" at the beginnings of lines, and the model
+    continues it until it would speak for the user. When the conversation fills the model's context, its oldest turns
+    are forgotten.
 
     In the conversation: /reset forgets everything, /quit or Ctrl-D ends, Ctrl-C stops an answer.
 
@@ -29,28 +33,24 @@ class Settings(SamplingParams, CommandSettings):
 
     run: Positional[Path]
     """Run directory, or any checkpoint folder with the same layout."""
+    system: str | None = None
+    """What the model is told before the conversation."""
     user: str = "User"
-    """What your lines begin with in the transcript."""
+    """What your lines begin with in a transcript."""
     assistant: str = "Assistant"
-    """What the model's lines begin with."""
+    """What the model's lines begin with in a transcript."""
 
 
 def run(settings: Settings) -> None:
     """Read a line, stream an answer, until the end of input."""
     model, tokenizer = checkpoint.load_model(settings.run)
-    params = SamplingParams(
-        **settings.model_dump(include=set(SamplingParams.model_fields) - {"stop"}),
-        stop=[*settings.stop, f"\n{settings.user}:"],
-    )
-    turns: list[str] = []
+    talk = _Talk(settings, model, tokenizer)
     print(f"{settings.run}: /reset forgets, /quit or Ctrl-D ends, Ctrl-C stops an answer", file=sys.stderr)
     while (line := _read_line()) is not None and line.strip() != "/quit":
         if line.strip() == "/reset":
-            turns = []
-            continue
-        turns.append(f"{settings.user}: {line}\n{settings.assistant}:")
-        turns = _recent(turns, model, tokenizer, params.max_tokens)
-        turns[-1] += _answer("".join(turns), model, tokenizer, params) + "\n"
+            talk.turns = []
+        else:
+            talk.say(line)
 
 
 def _read_line() -> str | None:
@@ -61,23 +61,58 @@ def _read_line() -> str | None:
         return None
 
 
-def _answer(transcript: str, model: LanguageModel, tokenizer: Tokenizer, params: SamplingParams) -> str:
-    """Stream the answer to the terminal, and return it."""
-    pieces: list[str] = []
-    try:
-        for piece in generate(model, tokenizer, transcript, params):
-            pieces.append(piece)
-            print(piece if len(pieces) > 1 else piece.lstrip(), end="", flush=True)
-    except KeyboardInterrupt:
-        pass
-    print()
-    return "".join(pieces).rstrip()
+class _Talk:
+    """A conversation: what both said, in turns of a question and its answer."""
 
+    def __init__(self, settings: Settings, model: LanguageModel, tokenizer: Tokenizer) -> None:
+        self.turns: list[list[str]] = []
+        self._settings = settings
+        self._model = model
+        self._tokenizer = tokenizer
+        self._engine = Engine(model, tokenizer)
+        stop = [] if tokenizer.chat_template is not None else [f"\n{settings.user}:"]
+        known = settings.model_dump(include=set(SamplingParams.model_fields) - {"stop"})
+        self._params = SamplingParams(**known, stop=[*settings.stop, *stop])
 
-def _recent(turns: list[str], model: LanguageModel, tokenizer: Tokenizer, max_tokens: int) -> list[str]:
-    """The last turns, as many as leave room for an answer of half the context at most; at least the last one."""
-    room = model.config.max_position_embeddings - min(max_tokens, model.config.max_position_embeddings // 2) - 1
-    while len(turns) > 1 and len(tokenizer.encode("".join(turns))) > room:
-        turns = turns[1:]
-    check_room(model, len(tokenizer.encode("".join(turns))) + 1)
-    return turns
+    def say(self, line: str) -> None:
+        """Ask, stream the answer to the terminal, and remember both. Raises ModelError for a line that is too long."""
+        self.turns.append([line])
+        context = self._model.config.max_position_embeddings
+        room = context - min(self._params.max_tokens, context // 2) - 1
+        while len(self.turns) > 1 and len(self._ids()) > room:
+            self.turns = self.turns[1:]
+        ids = self._ids()
+        check_room(self._model, len(ids) + 1)
+        answer = Completing(
+            self._model, self._tokenizer, [self._tokenizer.eot_id, *ids], self._params, on_change=self._show
+        )
+        self._engine.add(answer)
+        try:
+            while not self._engine.is_idle:
+                self._engine.step()
+        except KeyboardInterrupt:
+            self._engine.abort(answer)
+        print()
+        if answer.failure is not None:
+            raise InklingError(answer.failure)
+        self.turns[-1].append(answer.text.strip())
+
+    @staticmethod
+    def _show(answer: Completing, piece: str) -> None:
+        print(piece.lstrip() if answer.text == piece else piece, end="", flush=True)
+
+    def _ids(self) -> list[int]:
+        """The tokens of the conversation up to where the answer begins."""
+        settings = self._settings
+        if self._tokenizer.chat_template is None:
+            lines = [] if settings.system is None else [f"System: {settings.system}\n"]
+            for question, *answers in self.turns:
+                said = f" {answers[0]}\n" if answers else ""
+                lines.append(f"{settings.user}: {question}\n{settings.assistant}:{said}")
+            return self._tokenizer.encode("".join(lines))
+        messages = [] if settings.system is None else [{"role": "system", "content": settings.system}]
+        for turn in self.turns:
+            messages += [
+                {"role": role, "content": text} for role, text in zip(("user", "assistant"), turn, strict=False)
+            ]
+        return chat_ids(self._tokenizer, messages)

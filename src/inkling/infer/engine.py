@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
-from inkling.infer.generate import check_room
+from inkling.infer.generate import check_room, kept_of_prompt
 from inkling.infer.grammar import Grammar
 from inkling.infer.lookup import Lookup
 from inkling.infer.native import NativeStep, UnavailableError
@@ -99,7 +99,12 @@ class Completing:
         grammar: Grammar | None = None,
         salt: bytes = b"",
     ) -> None:
+        if params.kv_cache != "full":
+            raise ModelError("keys and values in 8 bits are for one text at a time: inkling generate --kv-cache int8")
         self.prompt_ids = list(prompt_ids)
+        if params.truncate_prompt:
+            kept = kept_of_prompt(model, params)
+            self.prompt_ids[1 : max(1, len(self.prompt_ids) - kept)] = []
         self.params = params
         self.salt = salt
         self.on_change = on_change

@@ -90,6 +90,12 @@ def check_room(model: LanguageModel, num_prompt_tokens: int) -> int:
     return context - num_prompt_tokens
 
 
+def kept_of_prompt(model: LanguageModel, params: SamplingParams) -> int:
+    """Tokens of a prompt that are kept where it is to be cut: half of the context at least."""
+    context = model.config.max_position_embeddings
+    return max(context // 2, context - params.max_tokens) - 1
+
+
 class _Writer:
     """One completion in the making: draws tokens, turns them into text, knows when to stop."""
 
@@ -98,9 +104,7 @@ class _Writer:
     ) -> None:
         prompt_ids = tokenizer.encode(prompt)
         if params.truncate_prompt:
-            context = model.config.max_position_embeddings
-            kept = max(context // 2, context - params.max_tokens) - 1
-            prompt_ids = prompt_ids[max(0, len(prompt_ids) - kept) :]
+            prompt_ids = prompt_ids[max(0, len(prompt_ids) - kept_of_prompt(model, params)) :]
         self.prompt_ids = [tokenizer.eot_id, *prompt_ids]
         self.limit = min(params.max_tokens, check_room(model, len(self.prompt_ids)))
         self.completion = completion
