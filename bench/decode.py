@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from inkling import checkpoint, export, models
-from inkling.infer.engine import Completing, Engine, EngineLimits
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.sampling import SamplingParams
 from inkling.quantize import Quantization, default_formats, quantize_model
 from inkling.tokenizer import Tokenizer

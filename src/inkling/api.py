@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from inkling import checkpoint
-from inkling.infer.engine import Completing, Engine, EngineLimits
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.generate import Completion, generate
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel

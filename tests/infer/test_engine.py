@@ -12,7 +12,8 @@ from conftest import SMALL_SHAPE, random_checkpoint, words
 from inkling import checkpoint
 from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
-from inkling.infer.engine import Completing, Engine, EngineLimits
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.generate import Completion, generate
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from conftest import SMALL_SHAPE, random_checkpoint, words
 from inkling import checkpoint
-from inkling.infer.engine import Completing, Engine, EngineLimits
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.lookup import Lookup
 from inkling.infer.sampling import SamplingParams
 from inkling.tokenizer import Tokenizer

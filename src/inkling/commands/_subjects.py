@@ -14,7 +14,8 @@ from inkling.errors import InklingError
 from inkling.eval.branches import Group, score_groups
 from inkling.eval.floors import TrigramModel
 from inkling.eval.subject import Likelihood, Ngrams
-from inkling.infer.engine import Completing, Engine, EngineLimits
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer

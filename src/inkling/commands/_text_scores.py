@@ -19,7 +19,8 @@ from inkling.errors import ConfigError, DataError
 from inkling.eval import floors
 from inkling.eval.memorisation import ANSWER_TOKENS, PROMPT_TOKENS, Memorised, memorised
 from inkling.eval.perplexity import DocumentScores, bytes_per_token, evaluate_documents
-from inkling.infer.engine import Completing, Engine
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.progress import LiveProgress

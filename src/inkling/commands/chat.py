@@ -8,7 +8,8 @@ from pathlib import Path
 from inkling import checkpoint
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.errors import InklingError
-from inkling.infer.engine import Completing, Engine
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine
 from inkling.infer.generate import check_room
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel

@@ -6,47 +6,27 @@ A request's text depends on its prompt, its parameters and its seed, and not on 
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
-from inkling.infer.generate import check_room, kept_of_prompt
-from inkling.infer.grammar import Grammar
-from inkling.infer.lookup import Lookup
+from inkling.infer.completing import Completing
 from inkling.infer.native import NativeStep, UnavailableError
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
-from inkling.infer.sampling import NOT_FINITE, Draw, SamplingParams, next_tokens
-from inkling.infer.stops import StopStrings
+from inkling.infer.sampling import NOT_FINITE, next_tokens
 from inkling.models import LanguageModel
 from inkling.quantize import keep_packed
 from inkling.tokenizer import Tokenizer
 
-FinishReason = Literal["stop", "length", "aborted"]
 _LEAST_ROWS = 4
 """From so many rows of a step on, a row's bits do not depend on their number."""
 _ROWS = 16
 """Rows are filled up with padding to a multiple of this: fewer shapes, for each of which kernels are made and kept."""
-
-
-@dataclass(frozen=True)
-class TokenLogprob:
-    """How likely a token was, and what else was.
-
-    Attributes:
-        logprob: Of the model's own distribution, before penalties and temperature; None for a first token.
-        top: The likeliest tokens, id → logprob, likeliest first.
-    """
-
-    token_id: int
-    logprob: float | None
-    top: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,151 +46,6 @@ class EngineLimits:
     num_blocks: int = 256
     max_guesses: int = 4
     few_sequences: int = 2
-
-
-class Completing:
-    """One completion in the making.
-
-    Args:
-        prompt_ids: All tokens before it, the end-of-text token at their front included.
-        on_change: Is called with each new text, and when the completion fails, from the thread that steps.
-        num_top: Likeliest tokens to report for each one drawn; None: no log probabilities.
-        prompt_logprobs: Also report those of the prompt.
-        stop_ids: Tokens that end it, beside the model's own.
-        min_tokens: Before so many, no such token is drawn.
-        logit_bias: Token id → what is added to its logit.
-        grammar: What the text has to be; it ends where nothing more may follow.
-        salt: Shares beginnings of prompts only with those that have the same.
-    """
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
-        *,
-        on_change: Callable[[Completing, str], None] = lambda sequence, text: None,
-        num_top: int | None = None,
-        prompt_logprobs: bool = False,
-        stop_ids: Sequence[int] = (),
-        min_tokens: int = 0,
-        logit_bias: Mapping[int, float] | None = None,
-        grammar: Grammar | None = None,
-        salt: bytes = b"",
-    ) -> None:
-        if params.kv_cache != "full":
-            raise ModelError("keys and values in 8 bits are for one text at a time: inkling generate --kv-cache int8")
-        self.prompt_ids = list(prompt_ids)
-        if params.truncate_prompt:
-            kept = kept_of_prompt(model, params)
-            self.prompt_ids[1 : max(1, len(self.prompt_ids) - kept)] = []
-        self.params = params
-        self.salt = salt
-        self.on_change = on_change
-        self.num_top = num_top
-        self.wants_prompt_logprobs = prompt_logprobs
-        self.limit = min(params.max_tokens, check_room(model, len(self.prompt_ids)))
-        self.seed = secrets.randbelow(2**31) if params.seed is None else params.seed
-        self.token_ids: list[int] = []
-        self.logprobs: list[TokenLogprob] = []
-        self.prompt_logprobs: list[TokenLogprob] = []
-        self.text = ""
-        self.finish_reason: FinishReason | None = None
-        self.failure: str | None = None
-        """Why no token could be drawn, if that happened; the completion is aborted then."""
-        self.num_computed = 0
-        self.num_cached = 0
-        self.blocks: list[int] = []
-        self.held: tuple[Tensor, Tensor] | None = None
-        self.guesses: list[int] = []
-        """Computed in this step beside the next token."""
-        self.num_guessed = self.num_guessed_right = 0
-        self._lookup: Lookup | None = None
-        self._min_tokens = min_tokens
-        self._grammar = grammar
-        self._bias = dict(logit_bias or {})
-        self._stream = tokenizer.stream()
-        self._stops = StopStrings(params.stop)
-        self._vocab_size = tokenizer.vocab_size
-        self._needs_prompt = params.repetition_penalty != 1
-        ends = {tokenizer.eot_id, tokenizer.special_tokens.get("<|im_end|>", tokenizer.eot_id)}
-        self._end_ids = (set() if params.ignore_eos else ends) | set(stop_ids)
-
-    def learn(self, num_right: int) -> None:
-        """How many of this step's guesses were right."""
-        if self._lookup is not None:
-            self._lookup.learn(len(self.guesses), num_right)
-        self.num_guessed += len(self.guesses)
-        self.num_guessed_right += num_right
-        self.guesses = []
-
-    @property
-    def in_prompt(self) -> bool:
-        """Whether tokens of the prompt are left to compute."""
-        return self.num_computed < len(self.prompt_ids)
-
-    def note_prompt(self, logits: Tensor, start: int) -> None:
-        """Keep the log probabilities of the prompt's tokens after place `start`, from logits (T, V)."""
-        if start == 0:
-            self.prompt_logprobs.append(TokenLogprob(self.prompt_ids[0], None))
-        following = self.prompt_ids[start + 1 : start + 1 + len(logits)]
-        for row, token_id in zip(logits, following, strict=False):
-            self.prompt_logprobs.append(self._logprob(row, token_id))
-
-    def allowed(self, logits: Tensor) -> Tensor:
-        """The logits (V,) with what must not come next at minus infinity, and what is wanted more or less moved."""
-        logits = logits[: self._vocab_size]
-        if self._bias:
-            ids, values = zip(*self._bias.items(), strict=True)
-            logits = logits.float().index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))
-        if len(self.token_ids) < self._min_tokens and self._end_ids:
-            logits = logits.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
-        if self._grammar is not None:
-            logits = logits.masked_fill(~self._grammar.allowed(len(logits)), float("-inf"))
-        return logits
-
-    def guess(self, count: int) -> None:
-        """Look up to `count` tokens up that may follow the next one."""
-        if self._lookup is None:
-            self._lookup = Lookup([*self.prompt_ids[1:], *self.token_ids])
-        self.guesses = self._lookup.guess(max(0, min(count, self.limit - len(self.token_ids) - 1)))
-
-    @property
-    def next_draw(self) -> Draw:
-        """What the next token depends on, beside the logits."""
-        return Draw(self.params, self.prompt_ids[1:] if self._needs_prompt else (), self.token_ids, self.seed)
-
-    def take(self, token_id: int, logits: Tensor) -> None:
-        """Add the token that was drawn after logits (V,), and tell what it adds to the text."""
-        self.token_ids.append(token_id)
-        if self._lookup is not None:
-            self._lookup.add(token_id)
-        if self.num_top is not None:
-            self.logprobs.append(self._logprob(logits, token_id))
-        ended = token_id in self._end_ids
-        complete = self._grammar is not None and not ended and self._grammar.accept(token_id)
-        piece = "" if ended else self._stops.push(self._stream.push(token_id))
-        if not self._stops.found and (ended or complete or len(self.token_ids) == self.limit):
-            piece += self._stops.push(self._stream.finish()) + self._stops.finish()
-            self.finish_reason = "stop" if ended or complete else "length"
-        if self._stops.found:
-            self.finish_reason = "stop"
-        self.text += piece
-        self.on_change(self, piece)
-
-    def fail(self, reason: str) -> None:
-        """End without a next token."""
-        self.failure, self.finish_reason = reason, "aborted"
-        self.on_change(self, "")
-
-    def _logprob(self, logits: Tensor, token_id: int) -> TokenLogprob:
-        table = logits[: self._vocab_size].float().log_softmax(0)
-        top = {}
-        if self.num_top:
-            values, ids = table.topk(min(self.num_top, len(table)))
-            top = dict(zip(ids.tolist(), values.tolist(), strict=True))
-        return TokenLogprob(token_id, float(table[token_id]), top)
 
 
 class Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from inkling.infer.engine import Completing, TokenLogprob
+from inkling.infer.completing import Completing, TokenLogprob
 from inkling.tokenizer import Tokenizer
 
 _NO_TOP = -9999.0

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 import inkling
 from inkling.errors import ConfigError
-from inkling.infer.engine import Completing
+from inkling.infer.completing import Completing
 from inkling.infer.grammar import ANY_OBJECT, Grammar
 from inkling.infer.sampling import SamplingParams
 from inkling.serve import answers

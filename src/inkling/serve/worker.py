@@ -11,7 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from inkling.infer.engine import Completing, Engine
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine
 from inkling.serve.metrics import Metrics
 
 _Order = Callable[[], None]
