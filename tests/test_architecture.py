@@ -16,8 +16,8 @@ ROWS = [
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
     {"serve", "report"},
-    {"commands", "api", "harness"},
-    {"cli"},
+    {"commands", "api"},
+    {"cli", "harness"},
 ]
 ROW_OF = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
 ALLOWED_WITHIN_ROW = {
