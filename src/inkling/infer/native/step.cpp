@@ -166,6 +166,16 @@ template <int count, typename T> inline void products(const T *weights, int64_t 
         results[r] = total((sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3]));
 }
 
+// What the zeros of a row of 4-bit weights add, from the sums of an input's groups.
+inline float offset_of(const uint16_t *zeros, const float *group_sums, int num_groups) {
+    Floats sums = {};
+    int g = 0;
+    for (; g + kLanes <= num_groups; g += kLanes) sums += widen(zeros + g) * read(group_sums + g);
+    float rest = 0.0f;
+    for (; g < num_groups; ++g) rest = std::fma(from_bfloat16(zeros[g]), group_sums[g], rest);
+    return total(sums) + rest;
+}
+
 // The same for two codes in a byte, the first in its low half. A weight is (code - 8) * scale + zero of its group, so
 // zeros are multiplied with the sums of the groups' inputs, `group_sums`, which all rows of weights share.
 template <int count>
@@ -174,7 +184,6 @@ inline void products4(const Matrix &m, int n, const float *x, const float *group
     const uint8_t *codes = static_cast<const uint8_t *>(m.data) + static_cast<int64_t>(n) * m.columns / 2;
     const uint16_t *scales = m.scales + static_cast<int64_t>(n) * 2 * num_groups, *zeros = scales + num_groups;
     Floats sums[count][kSums] = {};
-    float offsets[count] = {};
     const int shift = __builtin_ctz(m.group / (2 * kLanes)), pairs = m.columns / (2 * kLanes);
     const auto add = [&](int pair, int part) {
         const float scale = from_bfloat16(scales[pair >> shift]);
@@ -196,11 +205,9 @@ inline void products4(const Matrix &m, int n, const float *x, const float *group
         add(pair + 3, 3);
     }
     for (; pair < pairs; ++pair) add(pair, 0);
-    for (int g = 0; g < num_groups; ++g)
-        for (int r = 0; r < count; ++r)
-            offsets[r] = std::fma(from_bfloat16(zeros[g]), group_sums[r * num_groups + g], offsets[r]);
     for (int r = 0; r < count; ++r)
-        results[r] = total((sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3])) + offsets[r];
+        results[r] = total((sums[r][0] + sums[r][1]) + (sums[r][2] + sums[r][3])) +
+                     offset_of(zeros, group_sums + r * num_groups, num_groups);
 }
 
 template <int count>
