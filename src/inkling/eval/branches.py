@@ -99,6 +99,7 @@ class _BranchStep(KVCache):
             places += [torch.arange(start, start + len(ending) - 1) for ending in group.endings]
         self._places = torch.cat(places).to(device)
         self._sizes = [group.num_tokens for group in groups]
+        self._starts = [len(group.beginning) for group in groups]
         self._masks = [_mask(group).to(device) for group in groups]
 
     def slots(self, num_tokens: int) -> Tensor:
@@ -121,15 +122,19 @@ class _BranchStep(KVCache):
         """Nothing follows."""
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend group by group: (1, H, T, D), (1, K, T, D) twice -> (1, T, H·D)."""
-        parts = zip(*(torch.split(x, self._sizes, dim=2) for x in (queries, keys, values)), self._masks, strict=True)
-        return torch.cat([attend(q, k, v, own) for q, k, v, own in parts], dim=1)
+        """Attend group by group, beginnings apart from endings: (1, H, T, D), (1, K, T, D) twice -> (1, T, H·D)."""
+        found = []
+        parts = zip(*(torch.split(x, self._sizes, dim=2) for x in (queries, keys, values)), strict=True)
+        for (q, k, v), start, own in zip(parts, self._starts, self._masks, strict=True):
+            found.append(attend(q[:, :, :start], k[:, :, :start], v[:, :, :start], None))
+            if len(own):
+                found.append(attend(q[:, :, start:], k, v, own))
+        return torch.cat(found, dim=1)
 
 
 def _mask(group: Group) -> Tensor:
-    """Who sees whom: the beginning and earlier tokens of the same ending, (T, T)."""
-    branch = torch.cat(
-        [torch.zeros(len(group.beginning)), *(torch.full((len(e) - 1,), n + 1.0) for n, e in enumerate(group.endings))]
-    )
+    """Whom the tokens of endings see, (tokens of endings, T): the beginning, and earlier tokens of the same ending."""
+    start = len(group.beginning)
+    branch = torch.cat([torch.zeros(start), *(torch.full((len(e) - 1,), n + 1.0) for n, e in enumerate(group.endings))])
     causal = torch.ones(len(branch), len(branch), dtype=torch.bool).tril()
-    return causal & ((branch[None] == 0) | (branch[None] == branch[:, None]))
+    return (causal & ((branch[None] == 0) | (branch[None] == branch[:, None])))[start:]
