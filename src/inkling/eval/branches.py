@@ -44,6 +44,8 @@ def score_groups(
 ) -> list[list[EndingScore]]:
     """How likely each ending of each group is.
 
+    Neighbours whose beginnings begin alike, with the same examples, say, share these tokens too.
+
     Args:
         groups: Each with a token in its beginning and in its endings, and short enough for the model.
         max_row_tokens: Tokens that are computed together, roughly.
@@ -51,26 +53,46 @@ def score_groups(
     found: list[list[EndingScore]] = []
     row: list[Group] = []
     for group in groups:
-        if row and sum(one.num_tokens for one in row) + group.num_tokens > max_row_tokens:
+        if row and _num_tokens([*row, group]) > max_row_tokens:
             found += _score_row(model, row, max_logits)
             row = []
         row.append(group)
     return found + (_score_row(model, row, max_logits) if row else [])
 
 
+def _num_shared(groups: Sequence[Group]) -> int:
+    """Tokens that all beginnings begin with, but for the last token of each; 0 where that is hardly worth it."""
+    if len(groups) < 2:
+        return 0
+    first = groups[0].beginning
+    count = min(len(group.beginning) for group in groups) - 1
+    for group in groups[1:]:
+        count = next((n for n in range(count) if group.beginning[n] != first[n]), count)
+    return count if count >= _LEAST_SHARED else 0
+
+
+def _num_tokens(groups: Sequence[Group]) -> int:
+    return sum(group.num_tokens for group in groups) - (len(groups) - 1) * _num_shared(groups)
+
+
+_LEAST_SHARED = 16
+
+
 def _score_row(model: LanguageModel, groups: Sequence[Group], max_logits: int) -> list[list[EndingScore]]:
-    ids: list[int] = []
+    shared = _num_shared(groups)
+    ids: list[int] = list(groups[0].beginning[:shared])
     places: list[int] = []  # where in the row stands what predicts each token that is asked for
     targets: list[int] = []
     for group in groups:
-        last = len(ids) + len(group.beginning) - 1
-        ids += group.beginning
+        ids += group.beginning[shared:]
+        last = len(ids) - 1
         for ending in group.endings:
             places += [last, *range(len(ids), len(ids) + len(ending) - 1)]
             targets += ending
             ids += ending[:-1]
     device = model.device
-    hidden = model.hidden(torch.tensor([ids], device=device), cache=_BranchStep(groups, device))[0]  # (1, T) -> (T, C)
+    step = _BranchStep(groups, shared, device)
+    hidden = model.hidden(torch.tensor([ids], device=device), cache=step)[0]  # (1, T) -> (T, C)
     rows = max(1, max_logits // model.config.vocab_size)
     wanted, logprobs, greedy = torch.tensor(targets, device=device), [], []
     asked = hidden[torch.tensor(places, device=device)]
@@ -89,18 +111,23 @@ def _score_row(model: LanguageModel, groups: Sequence[Group], max_logits: int) -
 
 
 class _BranchStep(KVCache):
-    """The cache of one row of groups; it keeps nothing."""
+    """The cache of one row: what all share, then the rest of each group; it keeps nothing.
 
-    def __init__(self, groups: Sequence[Group], device: torch.device) -> None:
-        places = []
+    Args:
+        shared: Tokens that all beginnings begin with.
+    """
+
+    def __init__(self, groups: Sequence[Group], shared: int, device: torch.device) -> None:
+        places = [torch.arange(shared)]
         for group in groups:
             start = len(group.beginning)
-            places.append(torch.arange(start))
+            places.append(torch.arange(shared, start))
             places += [torch.arange(start, start + len(ending) - 1) for ending in group.endings]
         self._places = torch.cat(places).to(device)
-        self._sizes = [group.num_tokens for group in groups]
-        self._starts = [len(group.beginning) for group in groups]
-        self._masks = [_mask(group).to(device) for group in groups]
+        self._shared = shared
+        self._sizes = [shared, *(group.num_tokens - shared for group in groups)]
+        self._starts = [len(group.beginning) - shared for group in groups]
+        self._masks = [_mask(group, shared).to(device) for group in groups]
 
     def slots(self, num_tokens: int) -> Tensor:
         """The place of each token in its own text, (T)."""
@@ -123,18 +150,23 @@ class _BranchStep(KVCache):
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Attend group by group, beginnings apart from endings: (1, H, T, D), (1, K, T, D) twice -> (1, T, H·D)."""
-        found = []
         parts = zip(*(torch.split(x, self._sizes, dim=2) for x in (queries, keys, values)), strict=True)
+        q, first_keys, first_values = next(parts)
+        found = [attend(q, first_keys, first_values, None)] if self._shared else []
         for (q, k, v), start, own in zip(parts, self._starts, self._masks, strict=True):
+            if self._shared:
+                k, v = torch.cat([first_keys, k], dim=2), torch.cat([first_values, v], dim=2)
+                found.append(attend(q, k, v, own))
+                continue
             found.append(attend(q[:, :, :start], k[:, :, :start], v[:, :, :start], None))
-            if len(own):
-                found.append(attend(q[:, :, start:], k, v, own))
+            if len(own) > start:
+                found.append(attend(q[:, :, start:], k, v, own[start:]))
         return torch.cat(found, dim=1)
 
 
-def _mask(group: Group) -> Tensor:
-    """Whom the tokens of endings see, (tokens of endings, T): the beginning, and earlier tokens of the same ending."""
+def _mask(group: Group, shared: int) -> Tensor:
+    """Whom the tokens after the shared ones see, (T - shared, T): the beginning, and earlier ones of an ending."""
     start = len(group.beginning)
     branch = torch.cat([torch.zeros(start), *(torch.full((len(e) - 1,), n + 1.0) for n, e in enumerate(group.endings))])
     causal = torch.ones(len(branch), len(branch), dtype=torch.bool).tril()
-    return (causal & ((branch[None] == 0) | (branch[None] == branch[:, None])))[start:]
+    return (causal & ((branch[None] == 0) | (branch[None] == branch[:, None])))[shared:]
