@@ -3,7 +3,7 @@
     python bench/decode.py --llama-bench PROGRAM [--sizes 3m 27m 124m] [--tokens 128] [--repeats 3] [--threads 1]
 
 PROGRAM is llama.cpp's llama-bench, built for this processor. Ours is the serving engine, after a prompt of one token;
-all in turn, `--repeats` times, the median of each. Prints one JSON line.
+without guesses, all in turn, `--repeats` times, the median of each. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ours(folder: Path, form: str, tokens: int, native: bool) -> float:
     model, tokenizer = checkpoint.load_model(folder, dtype=torch.bfloat16 if form == "bf16" else None)
     if form.startswith("int"):
         quantize_model(model, Quantization(default_formats(model, form, 32)), search=False)
-    engine = Engine(model, tokenizer, EngineLimits(num_blocks=8), native=native)
+    engine = Engine(model, tokenizer, EngineLimits(num_blocks=8, max_guesses=0), native=native)
     if native and engine.native is None:
         raise RuntimeError(engine.why_not_native)
     best = 0.0
