@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from inkling.eval.tasks import Options, code_suite, code_suite_fair, multiple_ch
 from inkling.eval.tasks._code import compiles, parses, undefined_names
 from inkling.sandbox import Sandbox, protection_here
 
-SHARED = Path(os.environ.get("INKLING_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_sandbox = pytest.mark.skipif(protection_here() == "limits", reason="this machine cannot protect itself")
 
 PROBLEM = {
@@ -88,23 +86,21 @@ def test_functions_are_judged_by_their_tests(tmp_path: Path, box: Sandbox) -> No
 
 
 @needs_sandbox
-@pytest.mark.skipif(not (SHARED / "HumanEval.jsonl.gz").exists(), reason="HumanEval is not here")
 @pytest.mark.parametrize(
     ("name", "file", "count"), [("humaneval", "HumanEval.jsonl.gz", 164), ("mbpp", "mbpp.jsonl", 500)]
 )
-def test_all_solutions_of_the_benchmarks_pass(name: str, file: str, count: int, box: Sandbox) -> None:
+def test_all_solutions_of_the_benchmarks_pass(name: str, file: str, count: int, box: Sandbox, test_data: Path) -> None:
     task = tasks.load(name)
-    options = Options(data=SHARED / file, sandbox=box)
+    options = Options(data=test_data / file, sandbox=box)
     items = task.read(options)
     assert len(items) == count
     found = task.judge(items, [[answer] for answer in task.references(items)], options)
     assert [row["id"] for row in found.items if row["pass@1"] < 1] == []
 
 
-@pytest.mark.skipif(not (SHARED / "gsm8k" / "test.jsonl").exists(), reason="GSM8K is not here")
-def test_word_problems() -> None:
+def test_word_problems(test_data: Path) -> None:
     task = tasks.load("gsm8k")
-    options = Options(data=SHARED / "gsm8k" / "test.jsonl", limit=50, shots=2)
+    options = Options(data=test_data / "gsm8k" / "test.jsonl", limit=50, shots=2)
     items = task.read(options)
     assert task.prompts(items, options)[0].count("Question:") == 3
     assert task.judge(items, [[one] for one in task.references(items)], options).metrics["right"].value == 1
