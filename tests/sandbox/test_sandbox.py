@@ -339,3 +339,39 @@ def test_what_is_no_plain_value_is_refused(content: bytes) -> None:
 def test_what_cannot_travel(value: object) -> None:
     with pytest.raises(plain.NotPlainError):
         plain.encode(value)
+
+
+def test_an_interruption_leaves_no_answer_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while code runs: the next piece of code gets its own result."""
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    with Sandbox(LIMITS, workers=1) as box:
+        assert box.run("print(0)").output == "0\n"
+        with monkeypatch.context() as patch:
+            patch.setattr(sandbox_module._Zygote, "_wait", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                box.run("print(1)")
+        assert box.run("print(2)").output == "2\n"
+
+
+def test_code_ends_with_what_started_it(tmp_path: Path) -> None:
+    code = "import ctypes, time\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(60)  # mark-of-this-test"
+    box = Sandbox(Limits(wall_s=50), workers=1)
+    pair = box._pairs.get()
+    pair.candidates.start({"role": "program", "code": code}, [], box.limits)
+    assert pair.candidates._process is not None
+    zygote = pair.candidates._process.pid
+    children = Path(f"/proc/{zygote}/task/{zygote}/children")
+    deadline_s = time.monotonic() + 10
+    while not (found := children.read_text().split()) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    child = Path(f"/proc/{found[0]}")
+    time.sleep(0.2)
+    pair.close()
+    while child.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert not child.exists()
+    box._pairs.put(pair)
+    box.close()

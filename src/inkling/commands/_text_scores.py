@@ -62,7 +62,8 @@ def score_text(settings: Settings, run: Path) -> None:
         else:
             found = _score_split(settings, run, model, tokenizer, context, progress)
     content = as_content(str(run), found)
-    if settings.text is None and settings.split == "validation":
+    is_run = (run / checkpoint.RUN_FILE).is_file()
+    if is_run and settings.text is None and settings.split == "validation":
         (run / FILE).parent.mkdir(exist_ok=True)
         files.write_json(run / FILE, content)
     if settings.as_json:

@@ -18,7 +18,7 @@ class Settings(CommandSettings):
 
     With --task: a score with its interval, beside what random weights, constant answers and byte trigrams reach. Tasks:
     arithmetic, code_suite, code_suite_fair, copying, formats, gsm8k, humaneval, mbpp, multiple_choice, python, sorting.
-    Code is run in a sandbox. Results are kept in the run's folder `evaluations`.
+    Code is run in a sandbox. Results are kept in the folder `evaluations` of a run directory.
 
     Example: inkling eval runs/notes
     Example: inkling eval runs/notes --text chapter.txt --json

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import stat
 import struct
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_NO_NEW_PRIVILEGES, _SET_SECCOMP = 38, 22
+_PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _SET_SECCOMP = 1, 38, 22
 
 # Rights over files; the number of them that a kernel knows grows with Landlock's version.
 _READ_FILE = 1 << 2
@@ -56,7 +57,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
     "delete_module": (176, 106), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225),
     "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
-    "acct": (163, 89), "quotactl": (179, 60), "quotactl_fd": (443, 443), "personality": (135, 92),
+    "acct": (163, 89), "quotactl": (179, 60), "quotactl_fd": (443, 443), "prctl": (157, 167), "personality": (135, 92),
     "syslog": (103, 116), "iopl": (172, None), "ioperm": (173, None), "vhangup": (153, 58), "sethostname": (170, 161),
     "setdomainname": (171, 162), "modify_ldt": (154, None), "fanotify_init": (300, 262), "lookup_dcookie": (212, 18),
 }  # fmt: skip
@@ -81,6 +82,12 @@ def landlock_version() -> int:
 def has_seccomp() -> bool:
     """Whether system calls of this processor can be filtered."""
     return _libc is not None and platform.machine() in _ARCHITECTURES and os.access("/proc/sys/kernel/seccomp", os.F_OK)
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when the one that forked it ends."""
+    assert _libc is not None
+    _libc.prctl(_PARENT_DEATH_SIGNAL, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
 
 
 def give_up_files(readable: Iterable[str], writable: Iterable[str]) -> None:

@@ -176,6 +176,7 @@ def _child(job: dict[str, Any], fds: list[int], output: int) -> NoReturn:
 
 def _confine(limits: dict[str, Any], readable: list[str], protection: str, kept: list[int]) -> None:
     os.setsid()
+    _kernel.die_with_parent()
     os.chdir(limits["folder"])
     os.environ.clear()
     previous = 2

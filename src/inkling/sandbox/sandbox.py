@@ -211,6 +211,9 @@ class Sandbox:
         pair = self._pairs.get()
         try:
             yield pair
+        except BaseException:  # what was going on is not waited for, so that its end must not be taken for another's
+            pair.close()
+            raise
         finally:
             self._pairs.put(pair)
 
