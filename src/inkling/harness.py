@@ -16,6 +16,7 @@ from typing import Any
 from inkling import checkpoint
 from inkling.commands._subjects import ModelSubject, subject_of_run
 from inkling.errors import MissingExtraError
+from inkling.eval.subject import Writing
 
 try:
     from lm_eval.api.model import LM
@@ -55,9 +56,11 @@ class HarnessModel(LM):  # type: ignore[misc]
             until = options.get("until") or []
             samples = self.subject.write(
                 [requests[number].args[0] for number in numbers],
-                max_tokens=int(options.get("max_gen_toks") or _MAX_TOKENS),
-                stop=[until] if isinstance(until, str) else [one for one in until if one],
-                temperature=float(options.get("temperature") or 0.0) if options.get("do_sample") else 0.0,
+                Writing(
+                    max_tokens=int(options.get("max_gen_toks") or _MAX_TOKENS),
+                    stop=[until] if isinstance(until, str) else [one for one in until if one],
+                    temperature=float(options.get("temperature") or 0.0) if options.get("do_sample") else 0.0,
+                ),
             )
             for number, given in zip(numbers, samples, strict=True):
                 found[number] = given[0]

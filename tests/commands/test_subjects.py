@@ -11,6 +11,7 @@ import torch
 from conftest import SMALL_SHAPE, random_checkpoint, words
 from inkling import checkpoint
 from inkling.commands._subjects import ModelSubject, random_subject
+from inkling.eval.subject import Writing
 from inkling.infer.generate import generate
 from inkling.infer.sampling import SamplingParams
 from inkling.tokenizer import Tokenizer
@@ -54,7 +55,7 @@ def test_what_is_too_long_keeps_its_end(subject: ModelSubject, small_tokenizer: 
     before = subject.num_cut
     assert math.isfinite(subject.score([(long, " the end")])[0].nats)
     assert subject.num_cut == before + 1
-    assert subject.write([long], max_tokens=5)[0][0] is not None
+    assert subject.write([long], Writing(5))[0][0] is not None
     assert subject.num_cut == before + 2
 
 
@@ -73,11 +74,11 @@ def test_each_token_of_a_text_is_predicted_once(run: Path, subject: ModelSubject
 
 def test_it_writes_what_generation_writes(run: Path, subject: ModelSubject) -> None:
     model, tokenizer = checkpoint.load_model(run)
-    (plain,) = subject.write(["the cat"], max_tokens=8)
+    (plain,) = subject.write(["the cat"], Writing(8))
     assert plain == ["".join(generate(model, tokenizer, "the cat", SamplingParams(temperature=0, max_tokens=8)))]
-    (several,) = subject.write(["the cat"], max_tokens=8, samples=3, temperature=1.0, seed=5)
+    (several,) = subject.write(["the cat"], Writing(8, samples=3, temperature=1.0, seed=5))
     assert len(set(several)) == 3
-    assert [several] == subject.write(["the cat"], max_tokens=8, samples=3, temperature=1.0, seed=5)
+    assert [several] == subject.write(["the cat"], Writing(8, samples=3, temperature=1.0, seed=5))
 
 
 def test_random_weights_say_different_things(run: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from inkling.errors import ConfigError, DataError
 from inkling.eval import tasks
 from inkling.eval.floors import TrigramModel
-from inkling.eval.subject import Constant, Likelihood, Ngrams, Repeated
+from inkling.eval.subject import Constant, Likelihood, Ngrams, Repeated, Writing
 from inkling.eval.tasks import Options, code_suite, code_suite_fair, multiple_choice
 from inkling.eval.tasks._code import compiles, parses, undefined_names
+from inkling.eval.tasks._examples import make
 from inkling.sandbox import Sandbox, protection_here
 
 needs_sandbox = pytest.mark.skipif(protection_here() == "limits", reason="this machine cannot protect itself")
@@ -62,6 +63,9 @@ def test_questions_made_on_the_spot(name: str) -> None:
     for constant in task.constants(items):
         floor = tasks.evaluate(task, items, Constant(constant), options)
         assert 0 < floor.metrics["right"].value < 0.3
+    with pytest.raises(ConfigError, match="lower --limit"):
+        copy_of_two = [("a ?", "1"), ("b ?", "2")]
+        make(Options(limit=3, shots=0), "few", lambda draw: draw.choice(copy_of_two))
     for item in items:  # the question itself is not among its examples
         *examples, question = item.prompt.splitlines()
         assert not any(example.startswith(question) for example in examples)
@@ -137,7 +141,7 @@ class Oracle:
     def __init__(self, right: set[tuple[str, str]]) -> None:
         self._right = right
 
-    def write(self, prompts: Any, **_: Any) -> list[list[str]]:
+    def write(self, prompts: Any, how: Writing) -> list[list[str]]:
         return [[""] for _ in prompts]
 
     def score(self, pairs: Any) -> list[Likelihood]:
@@ -213,8 +217,8 @@ def test_the_fair_suite_is_passed_by_knowledge_alone(box: Sandbox) -> None:
 
 def test_trigrams_write_and_score() -> None:
     subject = Ngrams(TrigramModel([b"abcabcabcabc"] * 5))
-    assert subject.write(["ab"], max_tokens=2, stop=("cab",)) == [[""]]
-    assert subject.write(["abc"], max_tokens=1) == [["abc"]]
+    assert subject.write(["ab"], Writing(2, ("cab",))) == [[""]]
+    assert subject.write(["abc"], Writing(1)) == [["abc"]]
     likely, unlikely = subject.score([("ab", "ca"), ("ab", "zz")])
     assert likely.nats > unlikely.nats
     assert (likely.is_greedy, unlikely.is_greedy) == (True, False)

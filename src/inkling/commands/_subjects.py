@@ -13,7 +13,7 @@ from inkling.data.shards import Dataset
 from inkling.errors import InklingError
 from inkling.eval.branches import Group, score_groups
 from inkling.eval.floors import TrigramModel
-from inkling.eval.subject import Likelihood, Ngrams
+from inkling.eval.subject import Likelihood, Ngrams, Writing
 from inkling.infer.completing import Completing
 from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.sampling import SamplingParams
@@ -39,32 +39,23 @@ class ModelSubject:
         self._max_sequences = max_sequences
         self._engine: Engine | None = None
 
-    def write(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        samples: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[list[str]]:
+    def write(self, prompts: Sequence[str], how: Writing) -> list[list[str]]:
         """All completions, computed together; each is what it would be alone."""
         if self._engine is None:
             blocks = self._max_sequences * (self._context // 64 + 1)
             limits = EngineLimits(max_sequences=self._max_sequences, num_blocks=blocks)
             self._engine = Engine(self._model, self._tokenizer, limits)
-        room = max(1, self._context - max(1, min(max_tokens, self._context // 2)) - 1)
+        room = max(1, self._context - max(1, min(how.max_tokens, self._context // 2)) - 1)
         found: list[list[Completing]] = []
         for number, prompt in enumerate(prompts):
             ids = [self._tokenizer.eot_id, *self._cut(self._tokenizer.encode(prompt), room)]
             group = []
-            for sample in range(samples):
+            for sample in range(how.samples):
                 params = SamplingParams(
-                    max_tokens=max_tokens,
-                    temperature=temperature,
-                    stop=list(stop),
-                    seed=seed + number * samples + sample,
+                    max_tokens=how.max_tokens,
+                    temperature=how.temperature,
+                    stop=list(how.stop),
+                    seed=how.seed + number * how.samples + sample,
                 )
                 group.append(Completing(self._model, self._tokenizer, ids, params))
                 self._engine.add(group[-1])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inkling.models import KVCache, LanguageModel, attend
+from inkling.models import LanguageModel, PlacedTokens, attend
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _score_row(model: LanguageModel, groups: Sequence[Group], max_logits: int) -
     return [[next(scores) for _ in group.endings] for group in groups]
 
 
-class _BranchStep(KVCache):
+class _BranchStep(PlacedTokens):
     """The cache of one row: what all share, then the rest of each group; it keeps nothing.
 
     Args:
@@ -123,30 +123,11 @@ class _BranchStep(KVCache):
             start = len(group.beginning)
             places.append(torch.arange(shared, start))
             places += [torch.arange(start, start + len(ending) - 1) for ending in group.endings]
-        self._places = torch.cat(places).to(device)
+        super().__init__(torch.cat(places).to(device))
         self._shared = shared
         self._sizes = [shared, *(group.num_tokens - shared for group in groups)]
         self._starts = [len(group.beginning) - shared for group in groups]
         self._masks = [_mask(group, shared).to(device) for group in groups]
-
-    def slots(self, num_tokens: int) -> Tensor:
-        """The place of each token in its own text, (T)."""
-        return self._places
-
-    def positions(self, num_tokens: int) -> Tensor:
-        """The same."""
-        return self._places
-
-    def mask(self, num_tokens: int) -> Tensor | None:
-        """Each group has its own."""
-        return None
-
-    def is_text(self, num_tokens: int) -> Tensor | None:
-        """All tokens are."""
-        return None
-
-    def advance(self, num_tokens: int) -> None:
-        """Nothing follows."""
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Attend group by group, beginnings apart from endings: (1, H, T, D), (1, K, T, D) twice -> (1, T, H·D)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +18,8 @@ class Likelihood(NamedTuple):
     Attributes:
         nats: Logarithm of its probability.
         is_greedy: Whether it is what the likeliest tokens say.
-        num_bytes: Its length; and in the subject's own tokens.
+        num_bytes: Its length.
+        num_tokens: Its length in the subject's own tokens.
     """
 
     nats: float
@@ -26,22 +28,29 @@ class Likelihood(NamedTuple):
     num_tokens: int
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How answers are written.
+
+    Attributes:
+        stop: Strings that end an answer, which ends before them.
+        samples: Answers to each prompt.
+    """
+
+    max_tokens: int
+    stop: Sequence[str] = ()
+    samples: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+
+
 class Subject(Protocol):
     """What a task asks."""
 
     name: str
 
-    def write(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        samples: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[list[str]]:
-        """What follows each prompt, so many times. A text ends before a stop string."""
+    def write(self, prompts: Sequence[str], how: Writing) -> list[list[str]]:
+        """What follows each prompt, so many times."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
         """How likely each second text is after the first."""
@@ -54,18 +63,9 @@ class Constant:
         self.name = f"always {text!r}"
         self._text = text
 
-    def write(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        samples: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[list[str]]:
+    def write(self, prompts: Sequence[str], how: Writing) -> list[list[str]]:
         """The text."""
-        return [[self._text] * samples for _ in prompts]
+        return [[self._text] * how.samples for _ in prompts]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
         """All bytes alike, so the shortest text is the likeliest."""
@@ -80,18 +80,9 @@ class Repeated(Constant):
         super().__init__(word)
         self.name = f"{word!r} again and again"
 
-    def write(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        samples: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[list[str]]:
+    def write(self, prompts: Sequence[str], how: Writing) -> list[list[str]]:
         """The word, so many times."""
-        return [[self._text * max_tokens] * samples for _ in prompts]
+        return [[self._text * how.max_tokens] * how.samples for _ in prompts]
 
 
 class Ngrams:
@@ -103,31 +94,20 @@ class Ngrams:
         self.name = "byte trigrams of the training text"
         self._model = model
 
-    def write(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        samples: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[list[str]]:
+    def write(self, prompts: Sequence[str], how: Writing) -> list[list[str]]:
         """The likeliest bytes for temperature 0, else drawn ones."""
-        draw = np.random.default_rng(seed)
-        longest = max_tokens * self._BYTES_PER_TOKEN
-        return [[self._one(prompt, longest, stop, temperature, draw) for _ in range(samples)] for prompt in prompts]
+        draw = np.random.default_rng(how.seed)
+        return [[self._one(prompt, how, draw) for _ in range(how.samples)] for prompt in prompts]
 
-    def _one(
-        self, prompt: str, longest: int, stop: Sequence[str], temperature: float, draw: np.random.Generator
-    ) -> str:
+    def _one(self, prompt: str, how: Writing, draw: np.random.Generator) -> str:
         known = [END, END, *prompt.encode()]
         first, second = known[-2:]
         written = bytearray()
-        ends = [text.encode() for text in stop]
-        while len(written) < longest:
+        ends = [text.encode() for text in how.stop]
+        while len(written) < how.max_tokens * self._BYTES_PER_TOKEN:
             chances = self._model.following(first, second)
-            symbol = int(chances.argmax() if temperature == 0 else draw.choice(len(chances), p=chances / chances.sum()))
+            is_greedy = how.temperature == 0
+            symbol = int(chances.argmax() if is_greedy else draw.choice(len(chances), p=chances / chances.sum()))
             if symbol == END:
                 break
             written.append(symbol)

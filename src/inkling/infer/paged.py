@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inkling.infer.blocks import BLOCK
-from inkling.models import KVCache, ModelConfig, attend
+from inkling.models import ModelConfig, PlacedTokens, attend
 
 
 class PagedMemory:
@@ -54,7 +54,7 @@ class Piece:
         return self.start + self.count
 
 
-class PagedStep(KVCache):
+class PagedStep(PlacedTokens):
     """The cache of one step: the new tokens of all sequences as one row, (1, T).
 
     Each piece attends to its own sequence alone, in shapes that no neighbour changes.
@@ -70,7 +70,7 @@ class PagedStep(KVCache):
         self._num_padding = num_padding
         device = memory.keys.device
         places = [torch.arange(piece.start, piece.end) for piece in pieces]
-        self._places = torch.cat([*places, torch.zeros(num_padding, dtype=torch.long)]).to(device)
+        super().__init__(torch.cat([*places, torch.zeros(num_padding, dtype=torch.long)]).to(device))
         slots = [
             torch.tensor(piece.blocks)[place // BLOCK] * BLOCK + place % BLOCK
             for piece, place in zip(pieces, places, strict=True)
@@ -79,25 +79,6 @@ class PagedStep(KVCache):
         self._masks = {
             (piece.count, piece.end): _mask(piece).to(device) for piece in pieces if 1 < piece.count < piece.end
         }
-
-    def slots(self, num_tokens: int) -> Tensor:
-        """The place of each new token in its sequence, (T)."""
-        return self._places
-
-    def positions(self, num_tokens: int) -> Tensor:
-        """The same."""
-        return self._places
-
-    def mask(self, num_tokens: int) -> Tensor | None:
-        """Each piece has its own."""
-        return None
-
-    def is_text(self, num_tokens: int) -> Tensor | None:
-        """All tokens are."""
-        return None
-
-    def advance(self, num_tokens: int) -> None:
-        """The engine counts."""
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Store new keys and values, (1, K, T, D), and attend piece by piece: (1, H, T, D) -> (1, T, H·D)."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from inkling.errors import ModelError, did_you_mean
-from inkling.models._cache import Int8KVCache, KVCache
+from inkling.models._cache import Int8KVCache, KVCache, PlacedTokens
 from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
 from inkling.models._grow import with_more_tokens
@@ -24,6 +24,7 @@ __all__ = [
     "KVCache",
     "LanguageModel",
     "ModelConfig",
+    "PlacedTokens",
     "attend",
     "cost",
     "from_config",

@@ -157,3 +157,35 @@ class Int8KVCache(KVCache):
         index = torch.tensor(rows, dtype=torch.long, device=self.keys.device)
         self.key_scales, self.value_scales = self.key_scales[:, index], self.value_scales[:, index]
         super().keep(rows)
+
+
+class PlacedTokens(KVCache):
+    """The cache of one pass over one row, (1, T), whose tokens stand at given places of texts of their own.
+
+    Who sees whom is up to `attend`, which a subclass writes; nothing is counted.
+
+    Args:
+        places: Of each token in its own text, (T).
+    """
+
+    def __init__(self, places: Tensor) -> None:
+        self._places = places
+
+    def slots(self, num_tokens: int) -> Tensor:
+        """The place of each token, (T)."""
+        return self._places
+
+    def positions(self, num_tokens: int) -> Tensor:
+        """The same."""
+        return self._places
+
+    def mask(self, num_tokens: int) -> Tensor | None:
+        """None: `attend` has its own."""
+        return None
+
+    def is_text(self, num_tokens: int) -> Tensor | None:
+        """None: all tokens are."""
+        return None
+
+    def advance(self, num_tokens: int) -> None:
+        """Nothing to count: who made the places counts."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from inkling.errors import ConfigError, DataError, did_you_mean
 from inkling.eval.statistics import Estimate, estimate, pass_at_k
-from inkling.eval.subject import Subject
+from inkling.eval.subject import Subject, Writing
 from inkling.sandbox import Sandbox
 
 __all__ = ["Item", "Options", "Result", "Task", "evaluate", "load", "names", "read_lines", "read_samples"]
@@ -144,11 +144,7 @@ def evaluate(task: Task, items: Sequence[Item], subject: Subject, options: Optio
         return task.grade(items, subject, options)
     answers = subject.write(
         task.prompts(items, options),
-        max_tokens=options.max_tokens or task.MAX_TOKENS,
-        stop=task.STOP,
-        samples=options.samples,
-        temperature=options.temperature,
-        seed=options.seed,
+        Writing(options.max_tokens or task.MAX_TOKENS, task.STOP, options.samples, options.temperature, options.seed),
     )
     return task.judge(items, answers, options)
 

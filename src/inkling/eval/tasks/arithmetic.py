@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Sequence
 
-from inkling.eval.tasks import Item, Options, Result, judged
-from inkling.eval.tasks._examples import answers_of as references
-from inkling.eval.tasks._examples import is_right, make
+from inkling.eval.tasks import Item, Options
+from inkling.eval.tasks._examples import DATA, MAX_TOKENS, RUNS_CODE, STOP, constants, judge, make, prompts, references
 
-__all__ = ["constants", "judge", "prompts", "read", "references"]
+__all__ = ["DATA", "MAX_TOKENS", "RUNS_CODE", "STOP", "constants", "judge", "prompts", "read", "references"]
 
 WHAT = "add and subtract, after four examples"
-DATA = ""
-RUNS_CODE = False
-MAX_TOKENS = 24
-STOP = ("\n",)
 
 
 def _one(draw: random.Random) -> tuple[str, str]:
@@ -30,18 +23,3 @@ def _one(draw: random.Random) -> tuple[str, str]:
 def read(options: Options) -> list[Item]:
     """The questions."""
     return make(options, "arithmetic", _one)
-
-
-def prompts(items: Sequence[Item], options: Options) -> list[str]:
-    """Examples and question."""
-    return [item.prompt for item in items]
-
-
-def judge(items: Sequence[Item], answers: Sequence[Sequence[str]], options: Options) -> Result:
-    """Compare the first line."""
-    return judged(items, answers, is_right)
-
-
-def constants(items: Sequence[Item]) -> list[str]:
-    """The most frequent answer."""
-    return [Counter(item.fields["answer"] for item in items).most_common(1)[0][0]]

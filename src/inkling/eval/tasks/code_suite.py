@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from inkling.eval.statistics import Estimate, estimate
-from inkling.eval.subject import Subject
+from inkling.eval.subject import Subject, Writing
 from inkling.eval.tasks import Item, Options, Result
 
 WHAT = "a reference system's code suite by its own rules (random weights reach 35 %: see code_suite_fair)"
@@ -86,7 +86,7 @@ def grade(items: Sequence[Item], subject: Subject, options: Options) -> Result:
         ("docstring", 30, STOP),
     ):
         asked = [item for item in items if item.fields["test"] == test]
-        answers = subject.write([item.prompt for item in asked], max_tokens=longest, stop=stop)
+        answers = subject.write([item.prompt for item in asked], Writing(longest, stop))
         rows += [
             {"id": item.id, test: float(passes(test, item.prompt, given[0])), "answer": given[0]}
             for item, given in zip(asked, answers, strict=True)

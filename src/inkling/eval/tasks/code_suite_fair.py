@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from inkling.eval.statistics import estimate
-from inkling.eval.subject import Subject
+from inkling.eval.subject import Subject, Writing
 from inkling.eval.tasks import Item, Options, Result
 from inkling.sandbox import Trial
 
@@ -102,7 +102,7 @@ def grade(items: Sequence[Item], subject: Subject, options: Options) -> Result:
         is_right = rates[0] > max(rates[1:])  # a tie is no choice
         rows.append({"id": item.id, item.fields["test"]: float(is_right)})
     functions = [item for item in items if item.fields["test"] == "function"]
-    answers = subject.write([item.prompt for item in functions], max_tokens=MAX_TOKENS, stop=STOP)
+    answers = subject.write([item.prompt for item in functions], Writing(MAX_TOKENS, STOP))
     tested = [
         Trial(item.prompt + given[0], [item.fields["name"]], item.fields["tests"])
         for item, given in zip(functions, answers, strict=True)
@@ -115,6 +115,11 @@ def grade(items: Sequence[Item], subject: Subject, options: Options) -> Result:
         row["mean"] = next(row[name] for name in names if name in row)
     overall = estimate([row["mean"] for row in rows])
     return Result({"mean": overall, **of_kind}, rows, f"answers ran under {options.sandbox.protection}")
+
+
+def constants(items: Sequence[Item]) -> list[str]:
+    """None that could pass."""
+    return ["x", "    return x"]
 
 
 def chance(items: Sequence[Item]) -> float:
