@@ -11,7 +11,7 @@ import inkling
 
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
-    {"errors", "config", "files", "processes", "progress", "machine", "upgrade", "pages"},
+    {"errors", "config", "files", "processes", "progress", "machine", "upgrade", "pages", "tensor_files"},
     {"tokenizer", "models", "optim", "gguf", "quantize", "sandbox"},
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
@@ -26,6 +26,7 @@ ALLOWED_WITHIN_ROW = {
     "files": {"errors"},
     "pages": {"files"},
     "progress": {"errors"},
+    "tensor_files": {"errors", "files"},
 }
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem in ROW_OF)
 

@@ -1,17 +1,13 @@
 """The run-directory format: what a run folder and a checkpoint folder hold. Nothing else reads or writes those files.
 
-The layout is drawn in `docs/architecture.md`. Weights and training state are safetensors; each such file carries the
-SHA-256 of its tensor bytes in its own metadata, so that one rename replaces weights and checksum together.
+The layout is drawn in `docs/architecture.md`. Weights and training state are safetensors; see `tensor_files`.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +15,13 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from inkling import files, models, quantize, upgrade
 from inkling.errors import CheckpointError, InklingError, ModelError
 from inkling.models import LanguageModel, ModelConfig
 from inkling.quantize import Quantization
+from inkling.tensor_files import explained_if_it_fails, read_header, read_tensors, write_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.upgrade import FORMAT_VERSION
 
@@ -35,8 +31,9 @@ RUN_FILE, CONFIG_FILE, WEIGHTS_FILE, STATE_FILE = (
     "model.safetensors",
     "training_state.safetensors",
 )
-_UNKNOWN_DIGEST = "0" * 64
-_DIGEST_BLOCK = 1 << 22
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run that holds what resuming needs."""
 
 Status = Literal["running", "interrupted", "finished", "failed", "imported"]
 
@@ -78,91 +75,6 @@ class TrainingState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
-# ---------------------------------------------------------------- safetensors files
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write `tensors` to `path`, whole or not at all, and return the SHA-256 of their bytes."""
-    digest = ""
-
-    def write(temporary: Path) -> None:
-        nonlocal digest
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {}), "sha256": _UNKNOWN_DIGEST})
-        header, data_start = _read_header(temporary)
-        digest = _digest(temporary, data_start)
-        with temporary.open("rb+") as file:
-            file.seek(8 + header.index(_UNKNOWN_DIGEST.encode()))
-            file.write(digest.encode())
-
-    with _explain_failed_write(path):
-        files.write_file(path, write)
-    return digest
-
-
-def read_tensors(path: Path, *, verify: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; with `verify`, their checksum is compared first.
-
-    Raises CheckpointError when the file is missing, truncated or altered.
-    """
-    try:
-        if verify:
-            _verify(path)
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from None
-
-
-def weights_sha256(folder: Path) -> str:
-    """The checksum that a folder's weights carry; empty where they carry none."""
-    try:
-        header, _ = _read_header(folder / WEIGHTS_FILE)
-        return str(json.loads(header).get("__metadata__", {}).get("sha256", ""))
-    except (OSError, ValueError):
-        return ""
-
-
-def _verify(path: Path) -> None:
-    header, data_start = _read_header(path)
-    expected = json.loads(header).get("__metadata__", {}).get("sha256")
-    if expected is not None and _digest(path, data_start) != expected:
-        raise ValueError("its checksum does not match")
-
-
-def _read_header(path: Path) -> tuple[bytes, int]:
-    """The JSON header of a safetensors file, and where its data begins."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if 8 + length > path.stat().st_size:
-            raise ValueError("it is cut short")
-        return file.read(length), 8 + length
-
-
-def _digest(path: Path, start: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while block := file.read(_DIGEST_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _explain_failed_write(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # safetensors gives the number in words only
-        full = getattr(error, "errno", None) in codes or any(f"os error {code}" in str(error) for code in codes)
-        reason = (
-            "the disk is full; free some space, then run it again (training: with --resume)" if full else str(error)
-        )
-        raise CheckpointError(f"could not write {path}: {reason}. What was saved before is whole") from error
-
-
 # ---------------------------------------------------------------- run.json
 
 
@@ -185,9 +97,16 @@ def read_run(run: Path) -> RunRecord:
         raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())[:200]})") from None
 
 
+def run_of(folder: Path) -> Path:
+    """The run that a folder is, or that a checkpoint folder belongs to."""
+    above = folder.resolve().parent.parent
+    is_checkpoint = not (folder / RUN_FILE).is_file() and folder.resolve().parent.name == CHECKPOINTS
+    return above if is_checkpoint and (above / RUN_FILE).is_file() else folder
+
+
 def write_run(run: Path, record: RunRecord) -> None:
     """Create or replace the record of a run."""
-    with _explain_failed_write(run / RUN_FILE):
+    with explained_if_it_fails(run / RUN_FILE):
         files.write_json(run / RUN_FILE, record.model_dump(mode="json"))
 
 
@@ -212,7 +131,7 @@ def save_model(
     ]
     tokens = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id}
     packed = {} if quantization is None else {"quantization_config": quantization.to_dict()}
-    with _explain_failed_write(folder):
+    with explained_if_it_fails(folder):
         if not (folder / CONFIG_FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
             tokenizer.save(folder)
@@ -280,7 +199,7 @@ def open_model(folder: Path) -> StoredModel:
     config = _model_config(folder, values)
     path = folder / WEIGHTS_FILE
     try:
-        _read_header(path)
+        read_header(path)
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
@@ -373,10 +292,10 @@ def save_checkpoint(run: Path, name: str, weights: dict[str, Tensor], state: Tra
 
     `name` is `step-001000`, or `epoch-003-step-001000` for the end of a pass over the data.
     """
-    folder = run / "checkpoints" / name
+    folder = run / CHECKPOINTS / name
     if folder.exists():  # the same step again, after a roll-back or a damaged file
         shutil.rmtree(folder)
-    with _explain_failed_write(folder), files.new_folder(folder) as temporary:
+    with explained_if_it_fails(folder), files.new_folder(folder) as temporary:
         for path in run.glob("*.json"):
             if path.name != RUN_FILE and not path.name.startswith("."):
                 shutil.copyfile(path, temporary / path.name)
@@ -388,7 +307,7 @@ def save_checkpoint(run: Path, name: str, weights: dict[str, Tensor], state: Tra
 
 def checkpoint_folders(run: Path) -> list[Path]:
     """The finished checkpoints of a run, by step, oldest first."""
-    folders = (path for path in (run / "checkpoints").glob("*step-*") if not path.name.startswith("."))
+    folders = (path for path in (run / CHECKPOINTS).glob("*step-*") if not path.name.startswith("."))
     return sorted(folders, key=lambda folder: (int(folder.name.rpartition("-")[2]), folder.name))
 
 
@@ -405,7 +324,7 @@ def load_checkpoint(run: Path, on_damaged: Callable[[str], None]) -> tuple[dict[
     Damaged ones are passed over, and `on_damaged` is told which and why.
     """
     files.remove_unfinished(run)
-    files.remove_unfinished(run / "checkpoints")
+    files.remove_unfinished(run / CHECKPOINTS)
     for folder in reversed(checkpoint_folders(run)):
         try:
             weights, _ = read_tensors(folder / WEIGHTS_FILE, verify=True)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from conftest import words
-from inkling import checkpoint, cli
+from inkling import cli
 from inkling.sandbox import protection_here
+from inkling.tensor_files import read_tensors
 
 OPTIONS = ["--steps", "8", "--batch-size", "16", "--context", "64", "--loop.eval-every", "4", "--model.dropout", "0.1"]
 OPTIONS += ["--machine.compile", "no", "--machine.threads", "1", "--machine.precision", "fp32"]
@@ -34,7 +35,7 @@ def test_they_leave_no_trace(data: Path, tmp_path: Path) -> None:
     assert cli.main(["train", str(data), "-o", str(tmp_path / "plain"), *OPTIONS]) == 0
     assert cli.main(["train", str(data), "-o", str(tmp_path / "asked"), *OPTIONS, *given]) == 0
     folders = (tmp_path / "plain", tmp_path / "asked")
-    plain, asked = (checkpoint.read_tensors(one / "model.safetensors", verify=True)[0] for one in folders)
+    plain, asked = (read_tensors(one / "model.safetensors", verify=True)[0] for one in folders)
     assert all(torch.equal(plain[name], asked[name]) for name in plain)
     rows = [json.loads(line) for line in (tmp_path / "asked" / "metrics.jsonl").read_text().splitlines()]
     scores = [row for row in rows if "val_loss" in row]

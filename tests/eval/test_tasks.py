@@ -63,9 +63,9 @@ def test_questions_made_on_the_spot(name: str) -> None:
     for constant in task.constants(items):
         floor = tasks.evaluate(task, items, Constant(constant), options)
         assert 0 < floor.metrics["right"].value < 0.3
+    two = [("a ?", "1"), ("b ?", "2")]
     with pytest.raises(ConfigError, match="lower --limit"):
-        copy_of_two = [("a ?", "1"), ("b ?", "2")]
-        make(Options(limit=3, shots=0), "few", lambda draw: draw.choice(copy_of_two))
+        make(Options(limit=3, shots=0), "few", lambda draw: draw.choice(two))
     for item in items:  # the question itself is not among its examples
         *examples, question = item.prompt.splitlines()
         assert not any(example.startswith(question) for example in examples)

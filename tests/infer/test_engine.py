@@ -223,3 +223,18 @@ def test_a_prompt_is_cut_as_plain_generation_cuts_it(model: LanguageModel, small
     assert cut.prompt_ids[1:] == small_tokenizer.encode(text)[-len(cut.prompt_ids) + 1 :]
     with pytest.raises(ModelError, match="8 bits"):
         completing(model, small_tokenizer, "a", {"kv_cache": "int8"})
+
+
+def test_a_request_that_leaves_no_token_says_so(model: LanguageModel, small_tokenizer: Tokenizer) -> None:
+    nothing = {number: float("-inf") for number in range(small_tokenizer.vocab_size)}
+    settings = {"max_tokens": 4, "seed": 1}
+    refused = completing(model, small_tokenizer, "the cat", settings, logit_bias=nothing)
+    beside = completing(model, small_tokenizer, "the cat", settings)
+    engine = Engine(model, small_tokenizer)
+    for one in (refused, beside):
+        engine.add(one)
+    for _ in finish(engine):
+        pass
+    assert refused.failure is not None
+    assert "no token is left" in refused.failure
+    assert beside.failure is None

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from conftest import words
-from inkling import checkpoint, cli
+from inkling import cli
 from inkling.errors import ConfigError
 from inkling.report.comparison import compare
 from inkling.report.facts import facts_of
 from inkling.report.lineage import lineage, note_export
 from inkling.sandbox import protection_here
+from inkling.tensor_files import checksum
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_lineage_says_what_has_changed(made: Path, tmp_path: Path) -> None:
     kinds = {link.kind: link for link in lineage(run)}
     assert set(kinds) == {"source", "data", "tokenizer", "run"}
     assert kinds["data"].check == "same"
-    assert kinds["run"].sha256 == checkpoint.weights_sha256(run) != ""
+    assert kinds["run"].sha256 == checksum(run / "model.safetensors") != ""
     target = tmp_path / "model.gguf"
     target.write_bytes(b"weights")
     note_export(run, target, "f16")

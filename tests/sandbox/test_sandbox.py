@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -286,12 +286,40 @@ def test_protection_that_does_not_hold_is_an_error(monkeypatch: pytest.MonkeyPat
         box.run("print(1)")
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
-def test_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_module, "protection_here", lambda: "bubblewrap+seccomp")
-    with Sandbox(LIMITS, workers=1) as box:
-        assert box.run("print(1)").output == "1\n"
-        assert box.run("open('/etc/passwd')").ending == "failed"
+NAMESPACES = subprocess.run([sys.executable, "-m", "inkling.sandbox._namespaces"], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def box_of_namespaces() -> Iterator[Sandbox]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox_module, "protection_here", lambda: "namespaces+seccomp")
+        with Sandbox(LIMITS, workers=2) as found:
+            yield found
+
+
+@pytest.mark.skipif(not NAMESPACES, reason="this machine lets nobody make namespaces")
+class TestNamespaces:
+    """What stands in for Landlock holds as well."""
+
+    def test_right_and_wrong_code(self, box_of_namespaces: Sandbox) -> None:
+        assert box_of_namespaces.protection == "namespaces+seccomp"
+        test_right_and_wrong_code(box_of_namespaces)
+
+    @pytest.mark.parametrize("name", sorted(ESCAPES.keys() - {"list the home folder"}))  # it sees an empty one
+    def test_every_escape_fails(self, box_of_namespaces: Sandbox, name: str, tmp_path: Path) -> None:
+        test_every_escape_fails(box_of_namespaces, name, tmp_path)
+
+    def test_what_is_allowed(self, box_of_namespaces: Sandbox) -> None:
+        test_what_is_allowed(box_of_namespaces)
+
+    def test_nothing_but_what_it_needs_is_there(self, box_of_namespaces: Sandbox) -> None:
+        pair = box_of_namespaces._pairs.get()
+        box_of_namespaces._pairs.put(pair)
+        needed = [*pair.candidates._readable_folders(), str(pair.candidates.folder)]
+        ran = box_of_namespaces.run("import json, os\nprint(json.dumps([os.listdir('/'), os.listdir('.')]))")
+        above, own = json.loads(ran.output)
+        assert set(above) == {Path(path).parts[1] for path in needed}
+        assert own == []
 
 
 def test_the_interpreter_needs_no_torch() -> None:
@@ -301,23 +329,26 @@ def test_the_interpreter_needs_no_torch() -> None:
 
 # ---------------------------------------------------------------- plain values
 
-PLAIN = st.recursive(
+SINGLE: st.SearchStrategy[object] = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False)
     | st.text()
     | st.binary()
-    | st.complex_numbers(allow_nan=False),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.lists(inner, max_size=3).map(tuple)
-        | st.sets(st.integers() | st.text(), max_size=3)
-        | st.frozensets(st.integers(), max_size=3)
-        | st.dictionaries(st.integers() | st.text() | st.tuples(st.integers()), inner, max_size=3)
-    ),
-    max_leaves=10,
+    | st.complex_numbers(allow_nan=False)
+    | st.sets(st.integers() | st.text(), max_size=3)
+    | st.frozensets(st.integers(), max_size=3)
 )
+
+
+def holding(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    keys = st.integers() | st.text() | st.tuples(st.integers())
+    some = st.lists(inner, max_size=3)
+    return some | some.map(tuple) | st.dictionaries(keys, inner, max_size=3)
+
+
+PLAIN = SINGLE | holding(SINGLE) | holding(SINGLE | holding(SINGLE))
 
 
 @settings(derandomize=True, deadline=None)

@@ -16,6 +16,7 @@ from test_resume import settings, train
 from inkling import checkpoint
 from inkling.checkpoint import TrainingState
 from inkling.errors import CheckpointError, ConfigError, DataError, InklingError, ModelError, TrainingError
+from inkling.tensor_files import read_tensors, write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +85,17 @@ def test_checkpoints_at_the_ends_of_epochs_are_kept_apart(data_folder: Path, tmp
 
 def test_a_file_that_was_altered_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    digest = checkpoint.write_tensors(path, {"w": torch.arange(6.0)})
+    digest = write_tensors(path, {"w": torch.arange(6.0)})
     with safe_open(path, framework="pt") as file:
         assert file.metadata()["sha256"] == digest
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="checksum"):
-        checkpoint.read_tensors(path, verify=True)
+        read_tensors(path, verify=True)
     path.write_bytes(content[:-3])
     with pytest.raises(CheckpointError, match="damaged"):
-        checkpoint.read_tensors(path, verify=False)
+        read_tensors(path, verify=False)
 
 
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk; the kernel answers both in the same place."""
     path = tmp_path / "model.safetensors"
-    checkpoint.write_tensors(path, {"w": torch.ones(10)})
+    write_tensors(path, {"w": torch.ones(10)})
     before = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     import signal
@@ -122,7 +123,7 @@ def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(CheckpointError, match=r"could not write .*model.safetensors: the disk is full"):
-            checkpoint.write_tensors(path, {"w": torch.ones(100_000)})
+            write_tensors(path, {"w": torch.ones(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -136,7 +137,7 @@ def test_a_full_disk_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("inkling.files.write_file", full)
     with pytest.raises(CheckpointError, match="the disk is full; free some space"):
-        checkpoint.write_tensors(tmp_path / "a.safetensors", {"w": torch.ones(1)})
+        write_tensors(tmp_path / "a.safetensors", {"w": torch.ones(1)})
 
 
 def broken(folder: Path, name: str, content: str) -> Path:
@@ -196,7 +197,7 @@ def test_training_that_diverges_again_and_again_is_given_up(data_folder: Path, t
     assert log.count("ROLLED BACK") == 2
     assert "learning rate × 0.25" in log
     assert checkpoint.read_run(tmp_path / "run").status == "failed"
-    weights, _ = checkpoint.read_tensors(tmp_path / "run" / "model.safetensors", verify=True)
+    weights, _ = read_tensors(tmp_path / "run" / "model.safetensors", verify=True)
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 

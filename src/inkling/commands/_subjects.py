@@ -144,7 +144,7 @@ def random_subject(model: LanguageModel, tokenizer: Tokenizer, seed: int) -> Mod
 def ngram_subject(run: Path, tokenizer: Tokenizer) -> Ngrams | None:
     """Byte trigrams of the text that the run was trained on; None where that text is not here."""
     try:
-        dataset = Dataset.open(Path(checkpoint.read_run(run).data["folder"]))
+        dataset = Dataset.open(Path(checkpoint.read_run(checkpoint.run_of(run)).data["folder"]))
         dataset.check_tokenizer(tokenizer)
     except (InklingError, KeyError, OSError):
         return None

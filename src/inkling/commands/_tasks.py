@@ -59,7 +59,7 @@ def run_task(settings: Settings) -> None:
             result, floors, note = _of_run(settings.run, task, items, options, settings, progress)
             name = str(settings.run)
     content = as_content(settings.task, name, options, result, floors, note)
-    if settings.run is not None and (settings.run / checkpoint.RUN_FILE).is_file():
+    if settings.run is not None and (checkpoint.run_of(settings.run) / checkpoint.RUN_FILE).is_file():
         folder = settings.run / FOLDER
         folder.mkdir(exist_ok=True)
         files.write_json(folder / f"{settings.task}.json", {**content, "items": result.items})

@@ -62,7 +62,7 @@ def score_text(settings: Settings, run: Path) -> None:
         else:
             found = _score_split(settings, run, model, tokenizer, context, progress)
     content = as_content(str(run), found)
-    is_run = (run / checkpoint.RUN_FILE).is_file()
+    is_run = (checkpoint.run_of(run) / checkpoint.RUN_FILE).is_file()
     if is_run and settings.text is None and settings.split == "validation":
         (run / FILE).parent.mkdir(exist_ok=True)
         files.write_json(run / FILE, content)
@@ -159,7 +159,7 @@ def _score(
 
 def dataset_of_run(run: Path, data: Path | None) -> Dataset:
     """The data folder given, or the one that the run was trained on."""
-    return Dataset.open(data if data is not None else Path(checkpoint.read_run(run).data["folder"]))
+    return Dataset.open(data if data is not None else Path(checkpoint.read_run(checkpoint.run_of(run)).data["folder"]))
 
 
 def read_text(path: Path) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from inkling import checkpoint
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.errors import InklingError
 from inkling.infer.completing import Completing
-from inkling.infer.engine import Engine
-from inkling.infer.generate import check_room
+from inkling.infer.engine import Engine, can_compute
+from inkling.infer.generate import check_room, generate
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
@@ -70,10 +72,10 @@ class _Talk:
         self._settings = settings
         self._model = model
         self._tokenizer = tokenizer
-        self._engine = Engine(model, tokenizer)
         stop = [] if tokenizer.chat_template is not None else [f"\n{settings.user}:"]
         known = settings.model_dump(include=set(SamplingParams.model_fields) - {"stop"})
         self._params = SamplingParams(**known, stop=[*settings.stop, *stop])
+        self._engine = Engine(model, tokenizer) if can_compute(model) and self._params.kv_cache == "full" else None
 
     def say(self, line: str) -> None:
         """Ask, stream the answer to the terminal, and remember both. Raises ModelError for a line that is too long."""
@@ -84,23 +86,39 @@ class _Talk:
             self.turns = self.turns[1:]
         ids = self._ids()
         check_room(self._model, len(ids) + 1)
-        answer = Completing(
-            self._model, self._tokenizer, [self._tokenizer.eot_id, *ids], self._params, on_change=self._show
+        pieces = (
+            self._answer(self._engine, ids)
+            if self._engine
+            else generate(self._model, self._tokenizer, ids, self._params)
         )
-        self._engine.add(answer)
-        try:
-            while not self._engine.is_idle:
-                self._engine.step()
-        except KeyboardInterrupt:
-            self._engine.abort(answer)
+        text = ""
+        with contextlib.suppress(KeyboardInterrupt):
+            for piece in pieces:
+                print(piece if text else piece.lstrip(), end="", flush=True)
+                text += piece
         print()
+        self.turns[-1].append(text.strip())
+
+    def _answer(self, engine: Engine, ids: list[int]) -> Iterator[str]:
+        """The answer piece by piece; what the engine remembers of the conversation is not computed again."""
+        pieces: list[str] = []
+        answer = Completing(
+            self._model,
+            self._tokenizer,
+            [self._tokenizer.eot_id, *ids],
+            self._params,
+            on_change=lambda answer, piece: pieces.append(piece),
+        )
+        engine.add(answer)
+        try:
+            while not engine.is_idle:
+                engine.step()
+                yield from filter(None, pieces)
+                pieces.clear()
+        finally:
+            engine.abort(answer)
         if answer.failure is not None:
             raise InklingError(answer.failure)
-        self.turns[-1].append(answer.text.strip())
-
-    @staticmethod
-    def _show(answer: Completing, piece: str) -> None:
-        print(piece.lstrip() if answer.text == piece else piece, end="", flush=True)
 
     def _ids(self) -> list[int]:
         """The tokens of the conversation up to where the answer begins."""

@@ -27,7 +27,7 @@ class Settings(CommandSettings):
     model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
 
     runs: Positional[list[Path]]
-    """Run directories, or files with what `inkling report --json` printed."""
+    """Run directories, their checkpoints, or files with what `inkling report --json` printed."""
     out: Path | None = None
     """Also write a page."""
     as_json: bool = False

@@ -29,6 +29,7 @@ from inkling.quantize import Quantization, default_formats, quantize_model, weig
 from inkling.quantize.budget import best_mix, damages, quantized_bytes
 from inkling.quantize.gptq import quantize_blocks
 from inkling.quantize.int4 import GROUP_SIZES
+from inkling.tensor_files import checksum
 from inkling.tokenizer import Tokenizer
 
 CALIBRATION_WINDOWS, CALIBRATION_CONTEXT = 64, 256
@@ -279,7 +280,10 @@ def write(
             results = {**record.results, "quantized": {"from": str(source.resolve()), **kept}}
             if result["after"]["bits_per_byte"] is not None:
                 results.pop("validation", None)
-            checkpoint.write_run(folder, record.model_copy(update={"results": results, "sessions": []}))
+            origin = {"quantized_from": str(source.resolve())}
+            origin["quantized_from_sha256"] = checksum(source / checkpoint.WEIGHTS_FILE)
+            changes = {"results": results, "sessions": [], "data": {**record.data, **origin}}
+            checkpoint.write_run(folder, record.model_copy(update=changes))
 
 
 def print_result(result: dict[str, Any], before: Measured, after: Measured) -> None:

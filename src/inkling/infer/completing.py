@@ -105,14 +105,6 @@ class Completing:
         ends = {tokenizer.eot_id, tokenizer.special_tokens.get("<|im_end|>", tokenizer.eot_id)}
         self._end_ids = (set() if params.ignore_eos else ends) | set(stop_ids)
 
-    def learn(self, num_right: int) -> None:
-        """How many of this step's guesses were right."""
-        if self._lookup is not None:
-            self._lookup.learn(len(self.guesses), num_right)
-        self.num_guessed += len(self.guesses)
-        self.num_guessed_right += num_right
-        self.guesses = []
-
     @property
     def in_prompt(self) -> bool:
         """Whether tokens of the prompt are left to compute."""
@@ -127,8 +119,11 @@ class Completing:
             self.prompt_logprobs.append(self._logprob(row, token_id))
 
     def allowed(self, logits: Tensor) -> Tensor:
-        """The logits (V,) with what must not come next at minus infinity, and what is wanted more or less moved."""
-        logits = logits[: self._vocab_size]
+        """The logits (V,) with what must not come next at minus infinity, and what is wanted more or less moved.
+
+        Raises ModelError when nothing may come next.
+        """
+        logits = given = logits[: self._vocab_size]
         if self._bias:
             ids, values = zip(*self._bias.items(), strict=True)
             logits = logits.float().index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))
@@ -136,6 +131,8 @@ class Completing:
             logits = logits.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
         if self._grammar is not None:
             logits = logits.masked_fill(~self._grammar.allowed(len(logits)), float("-inf"))
+        if logits is not given and logits.amax() == float("-inf") and given.amax().isfinite():
+            raise ModelError("no token is left to follow: what is asked for leaves out every one")
         return logits
 
     def guess(self, count: int) -> None:
@@ -143,6 +140,14 @@ class Completing:
         if self._lookup is None:
             self._lookup = Lookup([*self.prompt_ids[1:], *self.token_ids])
         self.guesses = self._lookup.guess(max(0, min(count, self.limit - len(self.token_ids) - 1)))
+
+    def learn(self, num_right: int) -> None:
+        """How many of this step's guesses were right."""
+        if self._lookup is not None:
+            self._lookup.learn(len(self.guesses), num_right)
+        self.num_guessed += len(self.guesses)
+        self.num_guessed_right += num_right
+        self.guesses = []
 
     @property
     def next_draw(self) -> Draw:

@@ -48,6 +48,11 @@ class EngineLimits:
     few_sequences: int = 2
 
 
+def can_compute(model: LanguageModel) -> bool:
+    """Whether the engine has a way to compute several sequences of this model at once."""
+    return model.config.model_type != "speedrun"
+
+
 class Engine:
     """Completions of one model, computed together.
 
@@ -67,7 +72,7 @@ class Engine:
     def __init__(
         self, model: LanguageModel, tokenizer: Tokenizer, limits: EngineLimits | None = None, *, native: bool = True
     ) -> None:
-        if model.config.model_type == "speedrun":
+        if not can_compute(model):
             raise ModelError("speedrun looks back over earlier tokens in its own way, and is not served: use generate")
         keep_packed(model)
         self.model = model

@@ -46,7 +46,7 @@ class Completion:
 def generate(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     params: SamplingParams,
     completion: Completion | None = None,
 ) -> Iterator[str]:
@@ -54,6 +54,7 @@ def generate(
 
     Args:
         model: In evaluation mode.
+        prompt: Text, or its tokens without the end-of-text token at the front.
         completion: Is filled along the way, for a caller who wants to know more than the text.
 
     Raises:
@@ -100,9 +101,14 @@ class _Writer:
     """One completion in the making: draws tokens, turns them into text, knows when to stop."""
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, prompt: str, params: SamplingParams, completion: Completion
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        completion: Completion,
     ) -> None:
-        prompt_ids = tokenizer.encode(prompt)
+        prompt_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if params.truncate_prompt:
             prompt_ids = prompt_ids[max(0, len(prompt_ids) - kept_of_prompt(model, params)) :]
         self.prompt_ids = [tokenizer.eot_id, *prompt_ids]

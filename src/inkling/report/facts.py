@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from inkling import checkpoint
-from inkling.errors import InklingError
+from inkling.errors import CheckpointError, InklingError
 from inkling.report.lineage import lineage
+from inkling.train.log import SAMPLES_FILE, read_metrics, read_samples
 
 EVALUATIONS = "evaluations"
-_SAMPLE_MARK = "----------------"
 _MAX_SAMPLE = 2000
 
 
 def facts_of(run: Path) -> dict[str, Any]:
-    """All of it. Raises CheckpointError for what is no run."""
+    """All of it, of a run or of one of its checkpoints. Raises CheckpointError for what is neither."""
+    folder, run = run, checkpoint.run_of(run)
     record = checkpoint.read_run(run)
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     return {
-        "run": str(run),
+        "run": str(folder),
         "status": record.status,
         "model_type": config.get("model_type"),
         "num_parameters": record.num_parameters,
@@ -32,7 +33,7 @@ def facts_of(run: Path) -> dict[str, Any]:
         "results": record.results,
         "cost": _cost(run, record),
         "curve": curve_of(run),
-        "evaluations": evaluations_of(run),
+        "evaluations": evaluations_of(folder),
         "samples": _samples(run),
         "data": _data(record),
         "lineage": [link.__dict__ for link in lineage(run)],
@@ -41,19 +42,12 @@ def facts_of(run: Path) -> dict[str, Any]:
 
 def curve_of(run: Path) -> dict[str, list[tuple[float, float]]]:
     """Name → points of step and value: training loss, its average, and validation bits per byte."""
-    found: dict[str, list[tuple[float, float]]] = {"loss": [], "val_loss": [], "val_bits_per_byte": []}
-    path = run / "metrics.jsonl"
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # the last line of a run that was killed
-            for name, points in found.items():
-                value = row.get("loss_average" if name == "loss" else name)
-                if isinstance(value, (int, float)):
-                    points.append((row["step"], float(value)))
-    return found
+    names = {"loss": "loss_average", "val_loss": "val_loss", "val_bits_per_byte": "val_bits_per_byte"}
+    rows = read_metrics(run)
+    return {
+        name: [(row["step"], float(row[key])) for row in rows if isinstance(row.get(key), (int, float))]
+        for name, key in names.items()
+    }
 
 
 def evaluations_of(run: Path) -> dict[str, dict[str, Any]]:
@@ -62,10 +56,9 @@ def evaluations_of(run: Path) -> dict[str, dict[str, Any]]:
     for path in sorted((run / EVALUATIONS).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict):
-            found[path.stem] = content
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}): remove it, and run inkling eval again") from None
+        found[path.stem] = content
     return found
 
 
@@ -75,40 +68,21 @@ def _cost(run: Path, record: checkpoint.RunRecord) -> dict[str, Any]:
         if "ended" in session:
             start, end = (datetime.strptime(session[name], "%Y-%m-%dT%H:%M:%S%z") for name in ("started", "ended"))
             seconds += (end - start).total_seconds()
-    rates = (
-        [
-            row["tokens_per_s"]
-            for row in map(_row, (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines())
-            if isinstance(row.get("tokens_per_s"), (int, float))
-        ]
-        if (run / "metrics.jsonl").is_file()
-        else []
-    )
+    speeds = (row.get("tokens_per_s") for row in read_metrics(run))
+    rates = sorted(speed for speed in speeds if isinstance(speed, (int, float)))
     return {
         "sessions": len(record.sessions),
         "seconds_in_all": seconds,
         "seconds_of_training": record.results.get("train_seconds"),
-        "tokens_per_s": sorted(rates)[len(rates) // 2] if rates else None,
+        "tokens_per_s": rates[len(rates) // 2] if rates else None,
     }
 
 
-def _row(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _samples(run: Path) -> dict[str, str]:
-    """The first and the last of the samples that were written in training, by what stands over them."""
-    path = run / "samples.txt"
-    if not path.is_file():
-        return {}
-    parts = path.read_text(encoding="utf-8", errors="replace").split(f"{_SAMPLE_MARK} ")
-    blocks = [part.split(f" {_SAMPLE_MARK}\n", 1) for part in parts if f" {_SAMPLE_MARK}\n" in part]
-    chosen = [blocks[0], blocks[-1]] if len(blocks) > 1 else blocks
-    return {title: text.strip()[:_MAX_SAMPLE] for title, text in chosen}
+    """The first and the last of the samples that were written in training."""
+    found = read_samples(run) if (run / SAMPLES_FILE).is_file() else []
+    chosen = {"At the beginning": found[0], "At the end": found[-1]} if len(found) > 1 else {}
+    return {title: text.strip()[:_MAX_SAMPLE] for title, text in chosen.items()}
 
 
 def _data(record: checkpoint.RunRecord) -> dict[str, Any] | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from inkling import checkpoint
 from inkling.data.shards import MANIFEST_FILE, manifest_sha256
 from inkling.errors import InklingError
+from inkling.tensor_files import checksum, is_whole
+from inkling.tokenizer import Tokenizer
 
 EXPORTS_FILE = "exports.jsonl"
 Check = Literal["same", "changed", "missing", "unknown"]
@@ -42,7 +44,12 @@ def lineage(run: Path) -> list[Link]:
 
 def note_export(run: Path, path: Path, type_name: str) -> None:
     """Write down that a run was exported."""
-    line = {"path": str(path.resolve()), "type": type_name, "sha256": _hash_of(path), "weights": _weights(run)}
+    line = {
+        "path": str(path.resolve()),
+        "type": type_name,
+        "sha256": _hash_of(path),
+        "weights": checksum(run / checkpoint.WEIGHTS_FILE),
+    }
     with (run / EXPORTS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -50,20 +57,32 @@ def note_export(run: Path, path: Path, type_name: str) -> None:
 def _ancestors(run: Path, depth: int) -> list[Link]:
     record = checkpoint.read_run(run)
     found: list[Link] = []
-    if depth < _MAX_DEPTH and (parent := record.settings.get("start_from")):
-        try:
-            found += _ancestors(Path(parent), depth + 1)
-        except InklingError:
-            found.append(Link("run", str(parent), "", "missing", depth + 1))
+    for way in ("start_from", "quantized_from"):
+        parent = record.data.get(way) or record.settings.get(way)
+        if parent and depth < _MAX_DEPTH:
+            found += _parent(Path(str(parent)), str(record.data.get(f"{way}_sha256", "")), depth + 1)
     if "imported_from" in record.data:
         source = Path(str(record.data["imported_from"]))
         check: Check = "unknown" if source.exists() else "missing"
         found.append(Link("import", str(source), "", check, depth + 1, str(record.data.get("kind", ""))))
     if "folder" in record.data:
         found += _data(Path(str(record.data["folder"])), str(record.data.get("manifest_sha256", "")), depth + 1)
-    weights = _weights(run)
-    found.append(Link("run", str(run), weights, "same" if weights else "unknown", depth, record.status))
+    weights = run / checkpoint.WEIGHTS_FILE
+    check = "unknown" if not checksum(weights) else "same" if is_whole(weights) else "changed"
+    found.append(Link("run", str(run), checksum(weights), check, depth, record.status))
     return found
+
+
+def _parent(run: Path, expected: str, depth: int) -> list[Link]:
+    """The run that another began with, and what led to it; its weights are compared with those of then."""
+    try:
+        *before, link = _ancestors(run, depth)
+    except InklingError:
+        return [Link("run", str(run), expected, "missing", depth)]
+    check: Check = (
+        link.check if not expected or link.check == "changed" else "same" if link.sha256 == expected else "changed"
+    )
+    return [*before, replace(link, check="unknown" if not expected else check)]
 
 
 def _data(folder: Path, expected: str, depth: int) -> list[Link]:
@@ -80,29 +99,34 @@ def _data(folder: Path, expected: str, depth: int) -> list[Link]:
     for part in manifest.get("mixture", []):
         found += _data((folder / part["folder"]).resolve(), part["manifest_sha256"], depth + 1)
     found.append(Link("data", str(folder), expected, "same" if now == expected else "changed", depth))
-    found.append(Link("tokenizer", str(folder / "tokenizer.json"), manifest.get("tokenizer_sha256", ""), "same", depth))
+    expected = str(manifest.get("tokenizer_sha256", ""))
+    found.append(Link("tokenizer", str(folder / "tokenizer.json"), expected, _tokenizer_check(folder, expected), depth))
     return found
+
+
+def _tokenizer_check(folder: Path, expected: str) -> Check:
+    try:
+        return "same" if Tokenizer.load(folder).sha256 == expected else "changed"
+    except InklingError:
+        return "missing"
 
 
 def _exports(run: Path) -> list[Link]:
     path = run / EXPORTS_FILE
     if not path.is_file():
         return []
-    weights, found = _weights(run), []
+    weights, found = checksum(run / checkpoint.WEIGHTS_FILE), []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             one = json.loads(line)
             target, expected = Path(one["path"]), one["sha256"]
         except (ValueError, KeyError, TypeError):
+            found.append(Link("export", f"{path}, a line that cannot be read", "", "unknown"))
             continue
         check: Check = "missing" if not target.exists() else "same" if _hash_of(target) == expected else "changed"
         older = "" if one.get("weights") == weights else ", of earlier weights"
         found.append(Link("export", str(target), expected, check, 0, f"{one.get('type', '')}{older}"))
     return found
-
-
-def _weights(run: Path) -> str:
-    return checkpoint.weights_sha256(run)
 
 
 def _file_hash(path: Path) -> bytes:

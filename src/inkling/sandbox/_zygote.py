@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from inkling.sandbox import _kernel, plain
+from inkling.sandbox import _kernel, _namespaces, plain
 
 _WARM = ["bisect", "collections", "copy", "datetime", "decimal", "fractions", "functools", "hashlib", "heapq"]
 _WARM += ["itertools", "json", "math", "operator", "random", "re", "statistics", "string", "sys", "time", "typing"]
@@ -195,6 +195,9 @@ def _confine(limits: dict[str, Any], readable: list[str], protection: str, kept:
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     if protection == "landlock+seccomp":
         _kernel.give_up_files(readable, [limits["folder"]])
+    elif protection == "namespaces+seccomp":
+        _namespaces.leave_files(readable, limits["folder"])
+        _kernel.die_with_parent()  # once more: who has other rights than before is asked anew
     if "seccomp" in protection:
         _kernel.give_up_calls()
 
@@ -206,10 +209,8 @@ def _execute(source: str, namespace: dict[str, Any]) -> None:
 def _check(job: dict[str, Any], fds: list[int]) -> None:
     """Raises RuntimeError where something is allowed that must not be."""
     tries: dict[str, Callable[[], object]] = {}
-    if "landlock" in job["protection"]:
-        tries["files"] = lambda: os.scandir("/")
-    if "seccomp" in job["protection"]:
-        tries |= {"sockets": socket.socket, "processes": os.fork}
+    if job["protection"] != "limits":
+        tries |= {"files": lambda: os.scandir("/etc"), "sockets": socket.socket, "processes": os.fork}
     for what, attempt in tries.items():
         try:
             attempt()

@@ -29,7 +29,7 @@ from typing import Any, Literal
 from inkling.errors import ConfigError
 from inkling.sandbox import _kernel
 
-Protection = Literal["landlock+seccomp", "bubblewrap+seccomp", "limits"]
+Protection = Literal["landlock+seccomp", "namespaces+seccomp", "limits"]
 Ending = Literal["finished", "failed", "time", "memory", "output", "disk", "killed"]
 _HEADER = struct.Struct("!I")
 _MAX_STATUS = 1 << 24
@@ -117,12 +117,20 @@ class Ran:
     seconds: float
 
 
+def _program(name: str) -> list[str]:
+    """Starts a file of this folder in an interpreter that takes nothing from around it."""
+    return [sys.executable, "-s", "-P", "-m", f"inkling.sandbox.{name}"]
+
+
 def protection_here() -> Protection:
     """The best protection that this machine has."""
     if _kernel.landlock_version() > 0 and _kernel.has_seccomp():
         return "landlock+seccomp"
-    if shutil.which("bwrap") and _kernel.has_seccomp():
-        return "bubblewrap+seccomp"
+    if (
+        _kernel.has_seccomp()
+        and subprocess.run(_program("_namespaces"), capture_output=True, check=False).returncode == 0
+    ):
+        return "namespaces+seccomp"
     return "limits"
 
 
@@ -160,8 +168,8 @@ class Sandbox:
             raise ConfigError("generated code is run on Linux only (in WSL on Windows)")
         if self.protection == "limits" and not allow_weak:
             raise ConfigError(
-                "this machine has neither Landlock (Linux 5.13) nor bubblewrap, so generated code could read and "
-                "delete your files: run it elsewhere, install bubblewrap, or add --allow-weak-sandbox"
+                "this machine offers neither Landlock (Linux 5.13) nor user namespaces (5.12), so generated code could "
+                "read and delete your files: run it elsewhere, or add --allow-weak-sandbox"
             )
         self._workers = workers or len(os.sched_getaffinity(0))
         self._folder = Path(tempfile.mkdtemp(prefix="inkling-sandbox-"))
@@ -341,10 +349,8 @@ class _Zygote:
         self.close()
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-s", "-P", "-m", "inkling.sandbox._zygote", str(theirs.fileno())]
-            command += [json.dumps(self._limits(limits))]
             self._process = subprocess.Popen(
-                [*self._wrapper(), *command],
+                [*_program("_zygote"), str(theirs.fileno()), json.dumps(self._limits(limits))],
                 pass_fds=[theirs.fileno()],
                 env={"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"},
                 cwd=self.folder.parent,
@@ -358,16 +364,6 @@ class _Zygote:
             why = (status["output"].strip().splitlines() or ["its process ended"])[-1]
             raise ConfigError(f"the sandbox does not work on this machine ({self.protection}): {why[:300]}")
         return ours
-
-    def _wrapper(self) -> list[str]:
-        """What the process is started with, where Landlock is missing."""
-        if self.protection != "bubblewrap+seccomp":
-            return []
-        seen = [path for path in self._readable_folders() if Path(path).exists() and not path.startswith("/dev")]
-        binds = [part for path in seen for part in ("--ro-bind", path, path)]
-        package = str(Path(__file__).parents[2])
-        own = ["--ro-bind", package, package, "--bind", str(self.folder.parent), str(self.folder.parent)]
-        return ["bwrap", *binds, *own, "--dev", "/dev", "--unshare-all", "--die-with-parent", "--"]
 
     def close(self) -> None:
         """End the process, and what it started."""

@@ -103,7 +103,7 @@ class _Marks:
         self._special = tuple(tokenizer.special_tokens)
 
     def marked(self, value: Any) -> Any:
-        """The same with a mark in the place of each string but roles and kinds."""
+        """The same with a mark in the place of each string but roles and kinds, as far as they are plain words."""
         if isinstance(value, str):
             self.texts.append(value)
             return _MARK.format(len(self.texts) - 1)
@@ -111,8 +111,12 @@ class _Marks:
             for key in value:
                 if any(special in key for special in self._special):
                     raise TokenizerError("a name in the messages or tools holds a control token")
-            return {key: item if key in ("role", "type") else self.marked(item) for key, item in value.items()}
+            return {key: item if self._is_kind(key, item) else self.marked(item) for key, item in value.items()}
         return [self.marked(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    def _is_kind(self, key: str, value: Any) -> bool:
+        """Whether a template may look at the value: what it compares must not be a mark."""
+        return key in ("role", "type") and not any(special in str(value) for special in self._special)
 
     def restore(self, value: Any) -> Any:
         """The same with the texts again."""

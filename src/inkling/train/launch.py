@@ -18,6 +18,7 @@ from inkling.data.loader import Batch, sequential_windows
 from inkling.data.shards import Dataset, manifest_sha256
 from inkling.errors import CheckpointError, ConfigError
 from inkling.optim._ema import WeightAverage
+from inkling.tensor_files import checksum, read_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.train import choose, forecast
 from inkling.train.cooling import Cooler, thermometer
@@ -117,7 +118,7 @@ class PretrainingRun:
             self.choices |= self.world.from_main(self._time() if world.is_main else None)
         self.model = choose.build_model(settings, self.choices, self.device)
         if record is None and settings.start_from is not None:
-            weights, _ = checkpoint.read_tensors(settings.start_from / checkpoint.WEIGHTS_FILE, verify=False)
+            weights, _ = read_tensors(settings.start_from / checkpoint.WEIGHTS_FILE, verify=False)
             with torch.no_grad():
                 self.model.load_state_dict({name: tensor.to(self.device) for name, tensor in weights.items()})
         self._is_new = record is None
@@ -201,10 +202,22 @@ class PretrainingRun:
             choices=self.choices,
             versions={"inkling": inkling.__version__, "torch": torch.__version__, "python": machine.python_version()},
             hardware=machine.summary(),
-            data={"folder": str(settings.data.resolve()), "manifest_sha256": manifest_sha256(settings.data)},
+            data={
+                "folder": str(settings.data.resolve()),
+                "manifest_sha256": manifest_sha256(settings.data),
+                **self._beginning(),
+            },
             tokenizer_sha256=self.tokenizer.sha256,
             num_parameters=self.choices["num_parameters"],
         )
+
+    def _beginning(self) -> dict[str, str]:
+        """The run that this one begins with, if any, for its lineage."""
+        parent = self.settings.start_from
+        if parent is None:
+            return {}
+        found = checksum(parent / checkpoint.WEIGHTS_FILE)
+        return {"start_from": str(parent.resolve()), "start_from_sha256": found}
 
     def _create_run_folder(self) -> None:
         with files.new_folder(self.run) as folder:
@@ -373,7 +386,7 @@ class PretrainingRun:
 
     def _finish(self, session: Session) -> None:
         """Score the best weights over the whole validation split and draw the curve."""
-        weights, _ = checkpoint.read_tensors(self.run / checkpoint.WEIGHTS_FILE, verify=True)
+        weights, _ = read_tensors(self.run / checkpoint.WEIGHTS_FILE, verify=True)
         with torch.no_grad():
             self.model.load_state_dict({name: tensor.to(self.device) for name, tensor in weights.items()})
         scores = self.evaluate_fn(self.model, self._validation_batches(None, self._evaluation_rows()))
