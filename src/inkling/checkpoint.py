@@ -126,16 +126,13 @@ def save_model(
         weights: Replace the model's own (an average).
         quantization: How the model's matrices are packed, where they are.
     """
-    end_ids = [
-        tokenizer.special_tokens[name] for name in ("<|endoftext|>", "<|im_end|>") if name in tokenizer.special_tokens
-    ]
     tokens = {"bos_token_id": tokenizer.eot_id, "eos_token_id": tokenizer.eot_id}
     packed = {} if quantization is None else {"quantization_config": quantization.to_dict()}
     with explained_if_it_fails(folder):
         if not (folder / CONFIG_FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
             tokenizer.save(folder)
-            generation = {**tokens, "eos_token_id": end_ids or tokenizer.eot_id, "pad_token_id": tokenizer.eot_id}
+            generation = {**tokens, "eos_token_id": sorted(tokenizer.end_ids), "pad_token_id": tokenizer.eot_id}
             files.write_json(folder / "generation_config.json", generation)
             files.write_json(folder / CONFIG_FILE, {**model.config.to_dict(), **tokens, **packed})
     save_weights(folder, weights or model.state_dict())

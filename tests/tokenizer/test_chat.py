@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from inkling.errors import TokenizerError
 from inkling.tokenizer import Tokenizer
-from inkling.tokenizer.chat import chat_ids, chat_text
+from inkling.tokenizer.chat import CHATML, chat_ids, chat_text, dialogue
 
 PLAIN = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -118,3 +118,89 @@ def test_a_template_without_tools_gets_them_as_text(small_tokenizer: Tokenizer, 
     assert text.count('"name": "add"') == 2
     assert '<tool_call>\n{"name": "add", "arguments": {"x": 2, "y": "a\\"b"}}\n</tool_call><|im_end|>' in text
     assert text.index("Functions that can be called") < text.index("What is 2")
+
+
+# ---------------------------------------------------------------- what is learnt
+
+WITH_MARKERS = PLAIN.replace(
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}",
+    "{{ '<|im_start|>' + message['role'] + '\n' }}{% if message['role'] == 'assistant' %}{% generation %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}"
+    "{% endif %}{{ '\n' }}",
+)
+TALK: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "the cat <|im_end|> sat"},
+    {"role": "assistant", "content": "on a mat"},
+    {"role": "user", "content": "while rain fell\n"},
+    {"role": "assistant", "content": "and we read\n\nüber 12 <|im_start|>assistant"},
+]
+
+
+def learnt(tokenizer: Tokenizer, ids: list[int], is_answer: list[bool]) -> str:
+    return tokenizer.decode([one for one, yes in zip(ids, is_answer, strict=True) if yes], skip_special=False)
+
+
+def test_the_mask_is_that_of_transformers(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Beside its markers, which our template does without; without control tokens in the words, which it obeys."""
+    tokenizer = with_template(small_tokenizer, tmp_path, PLAIN)
+    talk = [{**one, "content": one["content"].replace("<|im_", "im")} for one in TALK]
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path).apply_chat_template(
+        talk, chat_template=WITH_MARKERS, return_assistant_tokens_mask=True, return_dict=True
+    )
+    ours = dialogue(tokenizer, talk)
+    assert ours.ids == theirs["input_ids"]
+    assert [int(one) for one in ours.is_answer] == theirs["assistant_masks"]
+
+
+@pytest.mark.parametrize("template", [PLAIN, CHATML, TRIMMING], ids=["plain", "chatml", "trimming"])
+def test_an_answer_follows_what_serving_would_give(small_tokenizer: Tokenizer, tmp_path: Path, template: str) -> None:
+    tokenizer = with_template(small_tokenizer, tmp_path, template)
+    talk = TALK if template != TRIMMING else [{**one, "content": one["content"].replace("<|im_", "")} for one in TALK]
+    found = dialogue(tokenizer, talk)
+    answers = [one["content"] + "<|im_end|>" for one in talk if one["role"] == "assistant"]
+    assert learnt(tokenizer, found.ids, found.is_answer) == "".join(answers)
+    for number, message in enumerate(talk):
+        if message["role"] == "assistant":
+            before = chat_ids(tokenizer, talk[:number])
+            assert found.ids[: len(before)] == before
+            assert found.is_answer[len(before)]
+            assert not found.is_answer[len(before) - 1]
+    last = dialogue(tokenizer, talk, only_last=True)
+    assert last.ids == found.ids
+    assert learnt(tokenizer, last.ids, last.is_answer) == answers[-1]
+
+
+def test_calls_of_functions_are_learnt(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    for template in (WITH_TOOLS, CHATML):
+        tokenizer = with_template(small_tokenizer, tmp_path / str(len(template)), template)
+        found = dialogue(tokenizer, [*MESSAGES, {"role": "assistant", "content": "4."}], TOOLS)
+        text = learnt(tokenizer, found.ids, found.is_answer)
+        assert text.startswith("<tool_call>")
+        assert text.endswith(
+            "</tool_call><|im_end|>4.<|im_end|>" if template == WITH_TOOLS else "<|im_end|>4.<|im_end|>"
+        )
+        assert '"x": 2' in text
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (
+            PLAIN.replace("message['content']", "(message['content'] if loop.last or loop.index0 < 2 else '')"),
+            "another way",
+        ),
+        (PLAIN.replace("<|im_end|>", "."), "learn to stop"),
+        ("{% for message in messages %}{{ message['content'] * 100000000 }}{% endfor %}", "refuses"),
+        (None, "no chat template"),
+    ],
+)
+def test_a_template_that_cannot_be_learnt(
+    small_tokenizer: Tokenizer, tmp_path: Path, template: str | None, reason: str
+) -> None:
+    tokenizer = with_template(small_tokenizer, tmp_path, template)
+    talk = [{**one, "content": one["content"].replace("<|im_", "")} for one in TALK]
+    with pytest.raises(TokenizerError, match=reason):
+        dialogue(tokenizer, talk)
+    if reason == "another way":
+        assert dialogue(tokenizer, talk, only_last=True).is_answer.count(True) > 3

@@ -102,8 +102,7 @@ class Completing:
         self._stops = StopStrings(params.stop)
         self._vocab_size = tokenizer.vocab_size
         self._needs_prompt = params.repetition_penalty != 1
-        ends = {tokenizer.eot_id, tokenizer.special_tokens.get("<|im_end|>", tokenizer.eot_id)}
-        self._end_ids = (set() if params.ignore_eos else ends) | set(stop_ids)
+        self._end_ids = (frozenset() if params.ignore_eos else tokenizer.end_ids) | set(stop_ids)
 
     @property
     def in_prompt(self) -> bool:

@@ -21,8 +21,6 @@ from inkling.tokenizer import Tokenizer
 
 StopReason = Literal["stop", "length"]
 
-_END_OF_TURN = "<|im_end|>"
-
 
 @dataclass
 class Completion:
@@ -121,8 +119,7 @@ class _Writer:
         self._stream = tokenizer.stream()
         self._stops = StopStrings(params.stop)
         self._vocab_size = tokenizer.vocab_size
-        end_ids = {tokenizer.eot_id, tokenizer.special_tokens.get(_END_OF_TURN, tokenizer.eot_id)}
-        self._end_ids = set() if params.ignore_eos else end_ids
+        self._end_ids = frozenset() if params.ignore_eos else tokenizer.end_ids
 
     def write(self, logits: Tensor) -> None:
         """Draw the next token from `logits`, (V,), and add what it completes to the text."""

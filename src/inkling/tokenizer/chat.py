@@ -1,4 +1,5 @@
-"""From a conversation to tokens, by the tokenizer's chat template or, without one, as a transcript.
+"""From a conversation to tokens, by the tokenizer's chat template or, without one, as a transcript; to answer it, or to
+learn its answers.
 
 The template's control tokens are control tokens, what people write is text: the template is rendered with marks in the
 place of their words, and these are encoded apart.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +21,11 @@ TRANSCRIPT_STOP = "\nUser:"
 """Ends an answer of a model without a template."""
 TOOL_CALL, TOOL_CALL_END = "<tool_call>", "</tool_call>"
 """What calls of functions stand between, as in Hermes' and Qwen's templates."""
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Our own template, for tokenizers that bring none. Its two control tokens must be control tokens of theirs."""
 _NAMES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 _MAX_RENDERED = 1 << 20
 _MARK = "\ue000{}\ue001"
@@ -38,29 +45,70 @@ def chat_ids(tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[s
     Raises:
         TokenizerError: The template refuses the messages, or makes too much of them.
     """
-    messages = [{**message, "content": message.get("content") or ""} for message in messages]
     if tokenizer.chat_template is None:
-        return tokenizer.encode(_transcript(_with_tools_as_text(messages, tools)))
-    if "tools" not in _names_in(tokenizer.chat_template):
-        messages, tools = _with_tools_as_text(messages, tools), ()
-    marks = _Marks(tokenizer)
-    rendered = _render(tokenizer, marks.marked(messages), marks.marked(list(tools)), marks, bos="")
-    if marks.restore(rendered) == _render(tokenizer, messages, tools, None, bos=""):
-        pieces = _MARKS.split(rendered)
-        ids: list[int] = []
-        for number, piece in enumerate(pieces):
-            ids += tokenizer.encode(marks.texts[int(piece)]) if number % 2 else _encode_template(tokenizer, piece)
-        return ids
-    # The template looks into what people write (trims it, splits it), so that marks would change what it does.
-    for text in marks.texts:
-        if any(special in text for special in tokenizer.special_tokens):
-            raise TokenizerError("the chat template changes what people write, and a message holds a control token")
-    return _encode_template(tokenizer, _render(tokenizer, messages, tools, None, bos=""))
+        return tokenizer.encode(_transcript(_with_tools_as_text(_filled(messages), tools)))
+    rendering = _Rendering(tokenizer, messages, tools)
+    return rendering.ids(rendering.until(len(messages), answer_next=True))
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A conversation as a model learns it.
+
+    Attributes:
+        ids: Its tokens, without a token at the front.
+        is_answer: Of each, whether the assistant wrote it; the token that ends an answer is among them.
+    """
+
+    ids: list[int]
+    is_answer: list[bool]
+
+
+def dialogue(
+    tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]] = (), *, only_last: bool = False
+) -> Dialogue:
+    """The tokens of a whole conversation, and which of them the assistant wrote.
+
+    The tokens before each answer are those of `chat_ids` for the messages before it.
+
+    Args:
+        only_last: Count only the last answer.
+
+    Raises:
+        TokenizerError: There is no template, it refuses the messages, writes turns in another way once others follow,
+            or does not end answers.
+    """
+    if tokenizer.chat_template is None:
+        raise TokenizerError("the tokenizer has no chat template")
+    rendering = _Rendering(tokenizer, messages, tools)
+    whole = rendering.until(len(messages), answer_next=False)
+    ends = [text for text, number in tokenizer.special_tokens.items() if number in tokenizer.end_ids]
+    answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+    found, place = Dialogue([], []), 0
+    for number in answers[-1:] if only_last else answers:
+        before, after = rendering.until(number, answer_next=True), rendering.until(number + 1, answer_next=False)
+        stops = [after.find(end, len(before)) + len(end) for end in ends if after.find(end, len(before)) >= 0]
+        if not (whole.startswith(before) and after.startswith(whole[: min(stops, default=0)]) and len(before) >= place):
+            raise TokenizerError(
+                "the chat template writes earlier turns in another way once others follow, so that no answer but the "
+                "last can be learnt as it will be asked for: learn the last answers only"
+            )
+        if not stops:
+            raise TokenizerError(
+                "the chat template ends answers with no control token: a model could not learn to stop"
+            )
+        for text, is_answer in ((whole[place : len(before)], False), (whole[len(before) : min(stops)], True)):
+            ids = rendering.ids(text)
+            found.ids.extend(ids)
+            found.is_answer.extend([is_answer] * len(ids))
+        place = min(stops)
+    rest = rendering.ids(whole[place:])
+    return Dialogue([*found.ids, *rest], [*found.is_answer, *[False] * len(rest)])
 
 
 def chat_text(tokenizer: Tokenizer, messages: Messages, *, bos: str = "") -> str:
     """A conversation as the tokenizer's template renders it, up to where the answer begins. Errors as `chat_ids`."""
-    return _render(tokenizer, messages, (), None, bos=bos)
+    return _render(tokenizer, messages, (), None, answer_next=True, bos=bos)
 
 
 def tool_call_text(name: str, arguments: Mapping[str, Any]) -> str:
@@ -95,18 +143,63 @@ def _with_tools_as_text(messages: Messages, tools: Sequence[Mapping[str, Any]]) 
     return found
 
 
+def _filled(messages: Messages) -> list[dict[str, Any]]:
+    return [{**message, "content": message.get("content") or ""} for message in messages]
+
+
+class _Rendering:
+    """A conversation in its template, with marks in the place of what people wrote."""
+
+    def __init__(self, tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> None:
+        assert tokenizer.chat_template is not None
+        plain = _filled(messages)
+        self._num_added = 0
+        if "tools" not in _names_in(tokenizer.chat_template):
+            plain, tools = _with_tools_as_text(plain, tools), ()
+            self._num_added = len(plain) - len(messages)
+        self._tokenizer = tokenizer
+        self._marks: _Marks | None = _Marks(tokenizer)
+        self._messages: Messages = self._marks.marked(plain)
+        self._tools = self._marks.marked(list(tools))
+        marks, rendered = self._marks, self.until(len(messages), answer_next=True)
+        if marks.restore(rendered) == _render(tokenizer, plain, tools, None, answer_next=True):
+            return
+        # The template looks into what people write (trims it, splits it), so that marks would change what it does.
+        if any(special in text for text in marks.texts for special in tokenizer.special_tokens):
+            raise TokenizerError("the chat template changes what people write, and a message holds a control token")
+        self._marks, self._messages, self._tools = None, plain, list(tools)
+
+    def until(self, number: int, *, answer_next: bool) -> str:
+        """The first `number` messages, and where asked the beginning of the assistant's turn after them."""
+        messages = self._messages[: number + self._num_added]
+        return _render(self._tokenizer, messages, self._tools, self._marks, answer_next=answer_next)
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a part: the template's control tokens, and people's words as text."""
+        ids: list[int] = []
+        for number, piece in enumerate(_MARKS.split(text) if self._marks else [text]):
+            if self._marks is not None and number % 2:
+                ids += self._tokenizer.encode(self._marks.texts[int(piece)])
+            else:
+                ids += self._tokenizer.encode(piece, allow_special=True)
+        return ids
+
+
 class _Marks:
     """What people wrote, by number; a mark with the number stands in its place."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.texts: list[str] = []
+        self._numbers: dict[str, int] = {}
         self._special = tuple(tokenizer.special_tokens)
 
     def marked(self, value: Any) -> Any:
         """The same with a mark in the place of each string but roles and kinds, as far as they are plain words."""
         if isinstance(value, str):
-            self.texts.append(value)
-            return _MARK.format(len(self.texts) - 1)
+            if value not in self._numbers:  # the same words have the same mark, however often they are rendered
+                self._numbers[value] = len(self.texts)
+                self.texts.append(value)
+            return _MARK.format(self._numbers[value])
         if isinstance(value, Mapping):
             for key in value:
                 if any(special in key for special in self._special):
@@ -125,10 +218,6 @@ class _Marks:
         if isinstance(value, Mapping):
             return {key: self.restore(item) for key, item in value.items()}
         return [self.restore(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _encode_template(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, allow_special=True)
 
 
 def _names_in(template: str) -> set[str]:
@@ -170,7 +259,13 @@ def _to_json(marks: _Marks | None) -> Callable[..., str]:
 
 
 def _render(
-    tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]], marks: _Marks | None, *, bos: str
+    tokenizer: Tokenizer,
+    messages: Messages,
+    tools: Sequence[Mapping[str, Any]],
+    marks: _Marks | None,
+    *,
+    answer_next: bool,
+    bos: str = "",
 ) -> str:
     from jinja2 import TemplateError
 
@@ -183,7 +278,7 @@ def _render(
     try:
         template = environment.from_string(tokenizer.chat_template)
         for piece in template.generate(
-            messages=known, tools=list(tools) or None, add_generation_prompt=True, bos_token=bos, eos_token=end
+            messages=known, tools=list(tools) or None, add_generation_prompt=answer_next, bos_token=bos, eos_token=end
         ):
             pieces.append(piece)
             length += len(piece)

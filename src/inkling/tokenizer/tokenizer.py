@@ -178,6 +178,12 @@ class Tokenizer:
         raise TokenizerError(f"this tokenizer has no end-of-text token such as {EOT}")
 
     @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer: of a document, and of a turn."""
+        turns = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
+        return frozenset({self.eot_id, *(self.special_tokens[name] for name in turns if name in self.special_tokens)})
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of everything that decides ids; formatting and file names do not count."""
         parts = {key: self._content[key] for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
