@@ -187,7 +187,7 @@ def test_calls_of_functions_are_learnt(small_tokenizer: Tokenizer, tmp_path: Pat
     ("template", "reason"),
     [
         (
-            PLAIN.replace("message['content']", "(message['content'] if loop.last or loop.index0 < 2 else '')"),
+            PLAIN.replace("message['content']", "(message['content'] if loop.last or loop.index % 3 else '')"),
             "another way",
         ),
         (PLAIN.replace("<|im_end|>", "."), "learn to stop"),
