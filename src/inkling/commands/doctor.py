@@ -49,7 +49,7 @@ def examine(seconds: float) -> dict[str, Any]:
     """Everything about this machine, JSON-able."""
     import torch
 
-    from inkling.train.launch import pick_device
+    from inkling.train.run import pick_device
 
     device = pick_device("auto")
     total, free = machine.memory_bytes()

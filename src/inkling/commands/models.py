@@ -132,7 +132,7 @@ class _Clock:
 
     def time(self, config: ModelConfig, cost: Cost) -> bool:
         """Time a model where the budget is likely to allow it; says whether it did."""
-        from inkling.train.launch import pick_device
+        from inkling.train.run import pick_device
 
         device = pick_device("auto")
         tokens = max(config.max_position_embeddings, _PROBE_TOKENS.get(device.type, _PROBE_TOKENS_ELSEWHERE))

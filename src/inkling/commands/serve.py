@@ -153,8 +153,8 @@ def load(path: Path, name: str, settings: Settings, metrics: Metrics) -> Served:
     from inkling.quantize._modules import wide_dtype
     from inkling.serve.service import Served
     from inkling.serve.worker import Worker
-    from inkling.train.launch import pick_device
     from inkling.train.memory import free_bytes
+    from inkling.train.run import pick_device
 
     device = pick_device("auto")
     stored = checkpoint.open_model(path)

@@ -2,60 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-import inkling
-from inkling import checkpoint, files, machine, models
+from inkling import checkpoint, models
 from inkling.checkpoint import RunRecord
 from inkling.data.loader import Batch, sequential_windows
 from inkling.data.shards import Dataset, manifest_sha256
-from inkling.errors import CheckpointError, ConfigError
-from inkling.optim._ema import WeightAverage
-from inkling.tensor_files import checksum, read_tensors
+from inkling.errors import CheckpointError
+from inkling.tensor_files import read_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.train import choose, forecast
-from inkling.train.cooling import Cooler, thermometer
-from inkling.train.drift import ThreadWatch
-from inkling.train.log import RunLog, SilentLog, plot_losses
-from inkling.train.loop import Limits, StepReport, Trainer
+from inkling.train.log import SilentLog, plot_losses
+from inkling.train.loop import StepReport, Task, Trainer
 from inkling.train.precision import PrecisionName, autocast
 from inkling.train.pretrain import pretraining_task
-from inkling.train.probe import peak_flops, threads
+from inkling.train.probe import threads
+from inkling.train.run import DescribeFn, Reporter, Run, SampleFn, TaskFn, deterministic, lineage_of
 from inkling.train.session import Session
 from inkling.train.settings import TrainSettings
 from inkling.train.world import ALONE, World
 
-_NICENESS = 10
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 262_144
 """Validation tokens of an evaluation during training: fewer are too noisy to find the best step, more are wasted."""
-
-
-class Reporter(Protocol):
-    """Shows progress: `inkling.progress.LiveProgress`."""
-
-    def __call__(self, phase: str, done: float, total: float | None = None, detail: str = "") -> None: ...
-
-    def note(self, line: str) -> None: ...
 
 
 EvaluateFn = Callable[[models.LanguageModel, list[Batch]], dict[str, float]]
 """(model, batches) → at least `val_loss` in nats per token."""
 DifficultyFn = Callable[[Dataset, Tokenizer], float]
-DescribeFn = Callable[[models.ModelConfig, Tokenizer], str]
-"""(shape, tokenizer) → a line about what can be done with such a model."""
-SampleFn = Callable[[models.LanguageModel, Tokenizer, str, int], str]
-TaskFn = Callable[[models.LanguageModel, Tokenizer], dict[str, float]]
-"""(model, tokenizer, prompt, number of tokens) → text."""
 
 
-class PretrainingRun:
+class PretrainingRun(Run):
     """One pretraining run, new or resumed.
 
     Args:
@@ -86,20 +67,16 @@ class PretrainingRun:
         world: World = ALONE,
     ) -> None:
         assert settings.data is not None
-        self.run = run
+        super().__init__(run, settings, is_new=record is None, report=report, world=world)
         self.settings = settings
-        self.world = world
-        self.report = report
         self.sample_fn = sample_fn
         self.task_fn = task_fn
-        self._scores: dict[str, float] = {}
         self._batches_of_sources: dict[str, list[Batch]] = {}
-        self.device = pick_device(settings.machine.device, world)
         self.dataset = Dataset.open(settings.data)
         self.tokenizer = Tokenizer.load(settings.data)
         self.dataset.check_tokenizer(self.tokenizer)
         self.evaluate_fn = evaluator(self.tokenizer)
-        self.report.note(f"{'new run' if record is None else 'resuming'} {run}")
+        self._say_what_begins()
         if record is not None and record.data["manifest_sha256"] != manifest_sha256(settings.data):
             raise CheckpointError(
                 f"the data folder {settings.data} has changed since {run} began; start a new run with --no-resume"
@@ -107,11 +84,6 @@ class PretrainingRun:
         self.choices: dict[str, Any] = record.choices if record is not None else self._choose(difficulty)
         self.windows = choose.training_windows(settings, self.dataset, self.choices["batch_size"])
         self._say_mixture()
-        self._watch: ThreadWatch | None = None
-        cool = settings.machine.cool
-        self._cooler = Cooler(cool, thermometer(self.device)) if cool is not None else None
-        if settings.machine.nice:
-            os.nice(max(0, _NICENESS - os.nice(0)))
         if record is None and describe is not None:
             self.report.note(describe(models.read_config(self.choices["model_config"]), self.tokenizer))
         if record is None:
@@ -121,8 +93,12 @@ class PretrainingRun:
             weights, _ = read_tensors(settings.start_from / checkpoint.WEIGHTS_FILE, verify=False)
             with torch.no_grad():
                 self.model.load_state_dict({name: tensor.to(self.device) for name, tensor in weights.items()})
-        self._is_new = record is None
-        self.record = record if record is not None else self._new_record()
+        data = {
+            "folder": str(settings.data.resolve()),
+            "manifest_sha256": manifest_sha256(settings.data),
+            **lineage_of(settings.start_from),
+        }
+        self.record = record if record is not None else self._new_record(data)
 
     def _choose(self, difficulty: DifficultyFn | None) -> dict[str, Any]:
         """By the first process, for all."""
@@ -192,100 +168,30 @@ class PretrainingRun:
             each = (f"{p.name} {p.share:.1%}, {n:.2f} passes" for p, n in zip(self.dataset.parts, passes, strict=True))
             self.report.note(f"mixture: {'; '.join(each)}")
 
-    # ------------------------------------------------------------ the run directory
-
-    def _new_record(self) -> RunRecord:
-        settings = self.settings
-        assert settings.data is not None
-        return RunRecord(
-            settings=settings.model_dump(mode="json"),
-            choices=self.choices,
-            versions={"inkling": inkling.__version__, "torch": torch.__version__, "python": machine.python_version()},
-            hardware=machine.summary(),
-            data={
-                "folder": str(settings.data.resolve()),
-                "manifest_sha256": manifest_sha256(settings.data),
-                **self._beginning(),
-            },
-            tokenizer_sha256=self.tokenizer.sha256,
-            num_parameters=self.choices["num_parameters"],
-        )
-
-    def _beginning(self) -> dict[str, str]:
-        """The run that this one begins with, if any, for its lineage."""
-        parent = self.settings.start_from
-        if parent is None:
-            return {}
-        found = checksum(parent / checkpoint.WEIGHTS_FILE)
-        return {"start_from": str(parent.resolve()), "start_from_sha256": found}
-
-    def _create_run_folder(self) -> None:
-        with files.new_folder(self.run) as folder:
-            checkpoint.save_model(folder, self.model, self.tokenizer)
-            checkpoint.write_run(folder, self.record)
-
     # ------------------------------------------------------------ training
 
-    def train(self) -> RunRecord:
-        """Train to the end or to an interruption; returns the record, whose status says which."""
-        if self._is_new and self.world.is_main:
-            self._create_run_folder()
-        with threads(self.choices["num_threads"]), deterministic():
-            session = self._session()
-            self._watch = self._watch_threads()
-            resumed = session.restore()
-            log = session.log
-            log.session_starts(
-                f"{self.run.name} | inkling {inkling.__version__} | torch {torch.__version__} | "
-                f"{'resumed' if resumed else 'new'} at step {session.trainer.state.step}"
-            )
-            expected = self.choices["forecast"] or {"sentence": "no forecast: begun by an older Inkling"}
-            for reason in [*self.choices["reasons"], self.choices["timing"], expected["sentence"]]:
-                log.line(reason)
-            try:
-                stop = session.work()
-                if stop != "signal" and self.world.is_main:
-                    self._finish_or_leave_unfinished(session)
-                self.world.wait()  # leaving a group that others still use ends them
-            finally:
-                log.close()
-        return self.record
+    def _reasons(self) -> list[str]:
+        expected = self.choices["forecast"] or {"sentence": "no forecast: begun by an older Inkling"}
+        return [*super()._reasons(), expected["sentence"]]
 
-    def _keep_smaller_micro_batch(self, micro_batch: int) -> None:
-        """Said, and kept for when the run is resumed."""
-        self.report.note(f"memory did not suffice: micro-batches of {micro_batch} from now on, more of them a step")
-        self.record.choices["micro_batch"] = micro_batch
-        checkpoint.write_run(self.run, self.record)
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        return choose.build_optimizer(self.settings, self.choices, self.model)
 
-    def _session(self) -> Session:
-        settings, choices = self.settings, self.choices
-        optimizer = choose.build_optimizer(settings, choices, self.model)
-        task = pretraining_task(
+    def _task(self) -> Task:
+        return pretraining_task(
             self.windows,
-            batch_size=choices["batch_size"],
-            micro_batch=choices["micro_batch"],
-            context=settings.context,
-            seed=settings.seed,
+            batch_size=self.choices["batch_size"],
+            micro_batch=self.choices["micro_batch"],
+            context=self.settings.context,
+            seed=self.settings.seed,
             device=self.device,
             world=self.world,
-            compile_loss=choices["compile"],
+            compile_loss=self.choices["compile"],
             on_halved=self._keep_smaller_micro_batch,
         )
-        loop = settings.loop
-        if loop.eval_every is None and choices["steps"] is not None:
-            loop = loop.model_copy(update={"eval_every": max(1, choices["steps"] // 20)})
-        trainer = Trainer(
-            self.model,
-            optimizer,
-            task,
-            Limits(choices["steps"], settings.time),
-            loop,
-            settings.schedule,
-            settings.guard,
-            precision=choices["precision"],
-            average=WeightAverage(self.model, settings.average) if settings.average.decay else None,
-            world=self.world,
-        )
+
+    def _session(self, trainer: Trainer, log: SilentLog) -> Session:
+        settings = self.settings
         self._batches_of_sources = self._source_batches()
         batches = self._validation_batches(
             settings.log.eval_tokens or self._affordable_eval_tokens(), self._evaluation_rows()
@@ -295,32 +201,16 @@ class PretrainingRun:
             self.record,
             trainer,
             settings.checkpoint,
-            RunLog(self.run, wandb_project=settings.log.wandb) if self.world.is_main else SilentLog(),
-            log_every=loop.log_every,
+            log,
+            log_every=settings.loop.log_every,
             flops_per_token=models.cost(models.without_memory(self.model.config)).training_flops,
-            peak_flops=choices["peak_flops"] or self._peak_flops(),
-            steps_per_epoch=self.windows.windows_per_epoch / choices["batch_size"],
+            peak_flops=self._peak_flops(),
+            steps_per_epoch=self.windows.windows_per_epoch / self.choices["batch_size"],
             evaluate=lambda: self._evaluate(batches),
             sample=self._sample,
             on_progress=self._show,
+            keep_best=lambda model: checkpoint.save_weights(self.run, model.state_dict()),
         )
-
-    def _peak_flops(self) -> float:
-        """Measured anew, for a run whose record lacks it."""
-        number, precision = self.choices["num_threads"], self.choices["precision"]
-        return peak_flops(self.device, precision, number) * self.world.size
-
-    def _watch_threads(self) -> ThreadWatch | None:
-        """For one process on a CPU whose number of threads the user leaves open."""
-        if self.device.type != "cpu" or self.settings.machine.threads is not None or self.world.size > 1:
-            return None
-        return ThreadWatch(self.choices["num_threads"], torch.set_num_threads, self._keep_threads)
-
-    def _keep_threads(self, number: int, reason: str) -> None:
-        """Said, and kept for when the run is resumed."""
-        self.report.note(reason)
-        self.record.choices["num_threads"] = number
-        checkpoint.write_run(self.run, self.record)
 
     def _evaluation_rows(self) -> int:
         return max(1, min(16, int(self.choices["micro_batch"])))
@@ -362,27 +252,13 @@ class PretrainingRun:
         log = self.settings.log
         return self.sample_fn(self.model, self.tokenizer, log.prompt, log.sample_tokens) if log.samples else None
 
-    def _show(self, trainer: Trainer, report: StepReport) -> None:
-        if self._watch is not None:
-            self._watch.after_step(trainer.task.tokens_per_step / report.tokens_per_s)
-        if self._cooler is not None:
-            self._cooler.after_step()
+    def _detail(self, report: StepReport) -> str:
         detail = f"loss {report.loss_average:.4f}"
         if self._scores:  # none yet in a run that was just resumed
             detail += f"  val {self._scores['val_loss']:.4f}, {self._scores['val_bits_per_byte']:.3f} bits/byte"
-        detail += f"  {report.tokens_per_s:,.0f} tokens/s"
-        self.report("training", trainer.progress, 1.0, detail)
+        return f"{detail}  {report.tokens_per_s:,.0f} tokens/s"
 
     # ------------------------------------------------------------ after training
-
-    def _finish_or_leave_unfinished(self, session: Session) -> None:
-        """Stopped here, a run is not finished: resuming it comes straight back to this point."""
-        try:
-            self._finish(session)
-        except BaseException:
-            self.record.status = "interrupted"
-            checkpoint.write_run(self.run, self.record)
-            raise
 
     def _finish(self, session: Session) -> None:
         """Score the best weights over the whole validation split and draw the curve."""
@@ -395,35 +271,3 @@ class PretrainingRun:
         title = f"{self.run.name}: {self.settings.arch}, {self.record.num_parameters / 1e6:.1f} M parameters"
         plot_losses(self.run, title)
         checkpoint.write_run(self.run, self.record)
-
-
-def pick_device(name: str, world: World = ALONE) -> torch.device:
-    """The device to compute on; `auto` takes CUDA, else MPS, else the CPU. Raises ConfigError when it is not there.
-
-    Of several processes on a machine each takes a GPU of its own.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if world.size > 1 and name == "cuda":
-        name = f"cuda:{world.local_rank}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"machine.device {name!r} cannot be used: {reason}. Run: inkling doctor") from None
-    return device
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Let every operation give the same bits each time, where the device can: an exact resume rests on it."""
-    before = torch.are_deterministic_algorithms_enabled()
-    fill_before = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time, hides nothing
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill_before  # type: ignore[attr-defined]

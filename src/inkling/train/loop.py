@@ -59,18 +59,28 @@ class Task:
     """What a stage hands to the loop.
 
     Attributes:
-        batch_fn: The micro-batches of a step, as a function of the step alone.
-        loss_fn: Summed nats of one micro-batch.
-        tokens_per_step: Predicted tokens in all micro-batches of a step; the loss is divided by it.
+        batch_fn: The micro-batches of a step, as a function of the step alone, or of the step and the weights. What a
+            micro-batch is, the stage decides.
+        loss_fn: Summed loss of one micro-batch.
+        tokens_per_step: Predicted tokens in all micro-batches of a step, on average.
         seed: Seeds dropout, together with the step.
+        size_fn: What the loss of a step is divided by, where that is not its tokens; known once the step's first
+            micro-batch is.
         halve: Makes micro-batches half as large from now on; false when they cannot be.
+        measure_fn: What the stage knows of the step that was just done, for the log.
+        state_fn: What the stage remembers between steps, if anything: tensors that a checkpoint keeps.
+        restore_fn: Takes over what `state_fn` returned.
     """
 
-    batch_fn: Callable[[int], Iterable[MicroBatch]]
-    loss_fn: Callable[[nn.Module, MicroBatch], Tensor]
-    tokens_per_step: int
+    batch_fn: Callable[[int], Iterable[Any]]
+    loss_fn: Callable[[nn.Module, Any], Tensor]
+    tokens_per_step: float
     seed: int
+    size_fn: Callable[[int], float] | None = None
     halve: Callable[[], bool] = lambda: False
+    measure_fn: Callable[[], dict[str, float]] = dict
+    state_fn: Callable[[], dict[str, Tensor]] = dict
+    restore_fn: Callable[[dict[str, Tensor]], None] = lambda state: None
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ class LoopState:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did. `skipped` says why its update was left out."""
+    """What one step did. `skipped` says why its update was left out, `measured` is what the stage adds."""
 
     step: int
     loss: float
@@ -116,6 +126,7 @@ class StepReport:
     gradient_norm: float
     tokens_per_s: float
     skipped: str | None = None
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 class Rollback(Exception):
@@ -164,8 +175,8 @@ class Trainer:
 
         Args:
             on_step: Told of every step.
-            on_eval: Evaluates the weights and returns the validation loss in nats; called at the start, at intervals
-                and at the end.
+            on_eval: Evaluates the weights and returns what is to become small, such as the validation loss in nats;
+                called at the start, at intervals and at the end.
             on_pause: Called between steps, when everything is consistent: the place to save.
             stop_requested: Asked between steps.
 
@@ -257,6 +268,7 @@ class Trainer:
             gradient_norm=norm,
             tokens_per_s=self.task.tokens_per_step / (time.monotonic() - started_s),
             skipped=skipped,
+            measured=self.task.measure_fn(),
         )
 
     def _backward_within_memory(self) -> float:
@@ -275,9 +287,11 @@ class Trainer:
     def _backward(self) -> float:
         """Accumulate the gradients of the step's mean loss over its micro-batches; returns that loss in nats."""
         total = torch.zeros((), device=self.device)
-        for batch in self.task.batch_fn(self.state.step):
+        task, step = self.task, self.state.step
+        for batch in task.batch_fn(step):
+            size = task.tokens_per_step if task.size_fn is None else task.size_fn(step)
             with autocast(self.device, self.precision):
-                loss = self.task.loss_fn(self.model, batch) / self.task.tokens_per_step
+                loss = task.loss_fn(self.model, batch) / size
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.world.sum_([total, *(p.grad for p in self._parameters if p.grad is not None)])

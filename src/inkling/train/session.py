@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 import signal
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inkling import checkpoint, machine
 from inkling.checkpoint import RunRecord, TrainingState
@@ -27,6 +28,7 @@ from inkling.train.loop import Rollback, StepReport, Stop, Trainer
 
 _AVERAGE_PREFIX = "average."
 _OPTIMIZER_PREFIX = "optimizer."
+_TASK_PREFIX = "task."
 _COPY_SHARE = 0.1
 """Of the free memory: a checkpoint larger than this is written before training goes on."""
 
@@ -57,9 +59,12 @@ class Session:
         flops_per_token: Operations of the model, forward and backward.
         peak_flops: Operations per second of a large matrix product on this machine.
         steps_per_epoch: Steps that one pass over the training text takes.
-        evaluate: Validation loss in nats of the model as it is, as a mapping with at least `val_loss`.
+        evaluate: Scores of the model as it is.
         sample: A text written by the model, or None.
         on_progress: Shown to the user after each step.
+        keep_best: Writes the model as it is as the run's best.
+        stored_fn: The weights that a checkpoint keeps.
+        objective: What is to become small, of the scores.
 
     Of several processes all run the trainer, and the first one alone writes and evaluates.
     """
@@ -79,6 +84,9 @@ class Session:
         evaluate: Callable[[], dict[str, float]],
         sample: Callable[[], str | None],
         on_progress: Callable[[Trainer, StepReport], None],
+        keep_best: Callable[[nn.Module], None],
+        stored_fn: Callable[[nn.Module], dict[str, Tensor]] = nn.Module.state_dict,
+        objective: Callable[[dict[str, float]], float] = lambda scores: scores["val_loss"],
     ) -> None:
         self.run_path = run
         self.record = record
@@ -93,6 +101,9 @@ class Session:
         self.evaluate = evaluate
         self.sample = sample
         self.on_progress = on_progress
+        self.keep_best = keep_best
+        self.stored_fn = stored_fn
+        self.objective = objective
         self.last_evaluation: dict[str, float] = {}
         self._saved_step = -1
         self._saved_s = time.monotonic()
@@ -182,6 +193,7 @@ class Session:
             f"{report.tokens_per_s:,.0f} tokens/s | "
             f"{flops / 1e9:,.0f} GFLOP/s, {flops / self.peak_flops:.0%} of the peak | "
             f"{memory_mb:,.0f} MB | eta {self._eta()}"
+            + "".join(f" | {name} {value:.4g}" for name, value in report.measured.items())
         )
         self.log.metrics(
             report.step,
@@ -197,6 +209,7 @@ class Session:
                 "elapsed_s": state.elapsed_s,
                 "epoch": report.step / self.steps_per_epoch,
                 "skipped": report.skipped is not None,
+                **report.measured,
             },
         )
 
@@ -206,24 +219,26 @@ class Session:
     def _score(self) -> float:
         """Evaluate the weights, and their moving average where there is one; save the better when it is the best."""
         state = self.trainer.state
-        scores = self.evaluate()
-        weights: dict[str, Tensor] = self.trainer.model.state_dict()
+        scores, loss_of, model = self.evaluate(), self.objective, self.trainer.model
         average = self.trainer.average
+        before = math.inf if state.best_loss is None else state.best_loss
         if average is not None and state.step > 0:
-            with average.applied(self.trainer.model):
+            with average.applied(model):
                 average_scores = self.evaluate()
-                both = {"val_loss_raw": scores["val_loss"], "val_loss_average": average_scores["val_loss"]}
-                if average_scores["val_loss"] < scores["val_loss"]:
-                    weights, scores = average.weights(), average_scores
+                both = {"val_loss_raw": loss_of(scores), "val_loss_average": loss_of(average_scores)}
+                if loss_of(average_scores) < min(loss_of(scores), before):
+                    self.keep_best(model)
+            if loss_of(average_scores) < loss_of(scores):
+                scores, before = average_scores, -math.inf
             scores = {**scores, **both}
         self.last_evaluation = scores
-        if state.best_loss is None or scores["val_loss"] < state.best_loss:
-            checkpoint.save_weights(self.run_path, weights)
+        if loss_of(scores) < before:
+            self.keep_best(model)
         self.log.metrics(state.step, scores)
         self.log.line(f"step {state.step} | EVALUATION | " + " | ".join(f"{k} {v:.4f}" for k, v in scores.items()))
         if (text := self.sample()) is not None:
             self.log.sample(state.step, text)
-        return scores["val_loss"]
+        return loss_of(scores)
 
     def _on_pause(self) -> None:
         step = self.trainer.state.step
@@ -253,7 +268,8 @@ class Session:
         tensors = _prefixed(_OPTIMIZER_PREFIX, flatten_state(self.trainer.optimizer, self.trainer.model))
         if self.trainer.average is not None:
             tensors |= _prefixed(_AVERAGE_PREFIX, self.trainer.average.state())
-        weights = self.trainer.model.state_dict()
+        tensors |= _prefixed(_TASK_PREFIX, self.trainer.task.state_fn())
+        weights = self.stored_fn(self.trainer.model)
         beside = self._room_for_copies([*weights.values(), *tensors.values()]) and not final
         if beside:
             weights, tensors = _copies(weights), _copies(tensors)
@@ -287,11 +303,15 @@ class Session:
         weights, state = found
         trainer = self.trainer
         device = trainer.device
+        if weights.keys() != self.stored_fn(trainer.model).keys():
+            raise CheckpointError(f"the checkpoints of {self.run_path} hold other weights than the run has")
         with torch.no_grad():
-            trainer.model.load_state_dict({name: tensor.to(device) for name, tensor in weights.items()})
+            there = {name: tensor.to(device) for name, tensor in weights.items()}
+            trainer.model.load_state_dict(there, strict=False)
         restore_state(trainer.optimizer, trainer.model, _without_prefix(_OPTIMIZER_PREFIX, state.tensors))
         if trainer.average is not None:
             trainer.average.restore(_without_prefix(_AVERAGE_PREFIX, state.tensors))
+        trainer.task.restore_fn(_without_prefix(_TASK_PREFIX, state.tensors))
         trainer.restore(state.values)
         self.log.go_back_to(state.step)
         self._saved_step, self._saved_s = state.step, time.monotonic()
