@@ -12,7 +12,7 @@ import inkling
 SOURCE = Path(inkling.__file__).parent
 ROWS = [
     {"errors", "config", "files", "processes", "progress", "machine", "upgrade", "pages", "tensor_files"},
-    {"tokenizer", "models", "optim", "gguf", "quantize", "sandbox"},
+    {"tokenizer", "models", "optim", "gguf", "quantize", "sandbox", "align", "peft"},
     {"data", "checkpoint"},
     {"train", "eval", "infer", "export", "importers"},
     {"serve", "report"},
@@ -27,6 +27,7 @@ ALLOWED_WITHIN_ROW = {
     "pages": {"files"},
     "progress": {"errors"},
     "tensor_files": {"errors", "files"},
+    "peft": {"quantize"},
 }
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem in ROW_OF)
 

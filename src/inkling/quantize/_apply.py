@@ -65,7 +65,7 @@ def matrices_of(model: nn.Module) -> dict[str, tuple[int, int]]:
             continue
         if isinstance(module, nn.Embedding) and module.num_embeddings != _vocab_size(model):
             continue
-        rows, columns = weight.shape if not _is_turned(module) else reversed(weight.shape)
+        rows, columns = weight.shape if not is_turned(module) else reversed(weight.shape)
         found[name] = (int(rows), int(columns))
     return found
 
@@ -90,7 +90,7 @@ def _vocab_size(model: nn.Module) -> int:
     return int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
 
 
-def _is_turned(module: nn.Module) -> bool:
+def is_turned(module: nn.Module) -> bool:
     """Whether its matrix is stored (in, out), as GPT-2's are."""
     return not isinstance(module, nn.Linear | nn.Embedding)
 
@@ -99,7 +99,7 @@ def weight_of(module: nn.Module) -> Tensor:
     """Its matrix, (N, K)."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight.detach().T if _is_turned(module) else weight.detach()
+    return weight.detach().T if is_turned(module) else weight.detach()
 
 
 def quantize_model(model: nn.Module, quantization: Quantization, *, search: bool = True) -> None:

@@ -47,7 +47,8 @@ class PackedMatrix(nn.Module, ABC):
         """`x @ matrix.T`, (…, K) -> (…, N)."""
         self._align()
         flat = x.reshape(-1, x.shape[-1])  # (…, K) -> (M, K)
-        if len(flat) <= self.max_packed_rows and self.has_kernel():
+        differentiated = torch.is_grad_enabled() and x.requires_grad  # which the packed product cannot be
+        if len(flat) <= self.max_packed_rows and self.has_kernel() and not differentiated:
             product = self.packed_product(flat.bfloat16())
         else:
             dtype = wide_dtype(x.device.type)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inkling.quantize._apply import _is_turned, default_formats
+from inkling.quantize._apply import default_formats, is_turned
 from inkling.quantize.int4 import Matrix as Int4Matrix
 from inkling.quantize.int8 import Matrix as Int8Matrix
 
@@ -34,7 +34,7 @@ def _forward(module: nn.Module, kind: str, x: Tensor) -> Tensor:
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor)
     assert bias is None or isinstance(bias, Tensor)
-    matrix = weight.T if _is_turned(module) else weight
+    matrix = weight.T if is_turned(module) else weight
     return F.linear(x, _round(matrix, kind), bias)
 
 
