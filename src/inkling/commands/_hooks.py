@@ -101,12 +101,17 @@ def tasks_in_training(
     return score
 
 
-def write_sample(model: LanguageModel, tokenizer: Tokenizer, prompt: str, num_tokens: int) -> str:
-    """A text that the model writes: always from the same seed, so that samples of a run can be compared."""
-    params = SamplingParams(temperature=0.8, max_tokens=num_tokens, seed=0, ignore_eos=True)
+def write_sample(model: LanguageModel, tokenizer: Tokenizer, prompt: str | list[int], num_tokens: int) -> str:
+    """A text that the model writes: always from the same seed, so that samples of a run can be compared.
+
+    What it writes after a text goes on; after the tokens of a conversation it ends where the answer does.
+    """
+    goes_on = isinstance(prompt, str)
+    shown = prompt if isinstance(prompt, str) else tokenizer.decode(prompt, skip_special=False)
+    params = SamplingParams(temperature=0.8, max_tokens=num_tokens, seed=0, ignore_eos=goes_on)
     was_training = model.training
     model.eval()
     try:
-        return prompt + "".join(generate(model, tokenizer, prompt, params))
+        return shown + "".join(generate(model, tokenizer, prompt, params))
     finally:
         model.train(was_training)

@@ -46,7 +46,8 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, head_weight: Tensor, targets: Tensor, rows: int) -> Tensor:
         loss = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden)
-        head_grad = torch.zeros_like(head_weight, dtype=torch.float32)
+        head_learns = ctx.needs_input_grad[1]
+        head_grad = torch.zeros_like(head_weight, dtype=torch.float32) if head_learns else None
         for start in range(0, len(hidden), rows):
             part, some = hidden[start : start + rows], targets[start : start + rows]
             predicted = some != IGNORED
@@ -60,11 +61,13 @@ class _Chunked(torch.autograd.Function):
             logits.scatter_add_(1, at, torch.full_like(at, -1, dtype=logits.dtype))
             grad = logits.mul_(predicted[:, None]).to(narrow)
             hidden_grad[start : start + rows] = grad @ head_weight.to(narrow)
-            head_grad += grad.T @ part.to(narrow)
-        ctx.save_for_backward(hidden_grad, head_grad.to(head_weight.dtype))
+            if head_grad is not None:
+                head_grad += grad.T @ part.to(narrow)
+        ctx.save_for_backward(hidden_grad, None if head_grad is None else head_grad.to(head_weight.dtype))
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden_grad, head_grad = ctx.saved_tensors
-        return hidden_grad * grad_outputs[0], head_grad * grad_outputs[0], None, None
+        scaled = None if head_grad is None else head_grad * grad_outputs[0]
+        return hidden_grad * grad_outputs[0], scaled, None, None

@@ -187,7 +187,7 @@ def _wandb_id(run: Path) -> str:
     return hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
 
 
-def plot_losses(run: Path, title: str) -> Path:
+def plot_losses(run: Path, title: str, what: str = "loss, nats per token") -> Path:
     """Draw `loss.png` from metrics.jsonl: training loss, its running average, validation loss and the best one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # 0.3 s, paid once at the end of a run
     from matplotlib.figure import Figure
@@ -207,7 +207,7 @@ def plot_losses(run: Path, title: str) -> Path:
         axes.plot(steps, losses, color="tab:orange", marker="o", markersize=3, linewidth=1.5, label="validation")
         best_step, best = min(validation, key=lambda point: point[1])
         axes.plot([best_step], [best], "*", color="tab:red", markersize=12, label=f"best: {best:.4f} at {best_step}")
-    axes.set(title=title, xlabel="step", ylabel="loss, nats per token")
+    axes.set(title=title, xlabel="step", ylabel=what)
     axes.grid(alpha=0.3)
     axes.legend()
     path = run / "loss.png"

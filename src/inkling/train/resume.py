@@ -15,7 +15,11 @@ from inkling.train.settings import TrainSettings
 def new_run_path(settings: TrainSettings) -> Path:
     """Where a new run goes: a folder that does not exist yet, so that no run is ever overwritten."""
     assert settings.data is not None
-    wanted = settings.out or Path("runs") / settings.data.resolve().name
+    return free_run_path(settings.out or Path("runs") / settings.data.resolve().name)
+
+
+def free_run_path(wanted: Path) -> Path:
+    """This folder where nothing is in it, else the next of its name with a number."""
     path, number = wanted, 1
     while path.exists() and any(path.iterdir()):
         number += 1
@@ -53,7 +57,8 @@ def unfinished_runs(folder: Path) -> list[Path]:
     found = []
     for path in folder.glob(f"*/{checkpoint.RUN_FILE}"):
         try:
-            if checkpoint.read_run(path.parent).status not in ("finished", "imported"):
+            record = checkpoint.read_run(path.parent)
+            if record.status not in ("finished", "imported") and "method" not in record.settings:
                 found.append(path)
         except CheckpointError:
             continue
@@ -80,6 +85,8 @@ def resumed_settings(record: RunRecord, asked: TrainSettings) -> TrainSettings:
 
     Raises ConfigError for any other setting that differs: it would make the resumed run another run.
     """
+    if "method" in record.settings:
+        raise CheckpointError("it is a run of tuning: inkling tune --resume --out RUN")
     stored = _stored_settings(record)
     differing = [name for name in asked.model_fields_set - _CHANGEABLE if getattr(asked, name) != getattr(stored, name)]
     if differing:

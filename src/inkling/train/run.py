@@ -31,8 +31,8 @@ from inkling.train.world import ALONE, World
 
 _NICENESS = 10
 
-SampleFn = Callable[[models.LanguageModel, Tokenizer, str, int], str]
-"""(model, tokenizer, prompt, number of tokens) → text."""
+SampleFn = Callable[[models.LanguageModel, Tokenizer, str | list[int], int], str]
+"""(model, tokenizer, prompt as text or tokens, number of tokens) → text."""
 TaskFn = Callable[[models.LanguageModel, Tokenizer], dict[str, float]]
 """(model, tokenizer) → scores, by name."""
 DescribeFn = Callable[[models.ModelConfig, Tokenizer], str]

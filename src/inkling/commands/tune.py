@@ -1,0 +1,93 @@
+"""`inkling tune`: teach a run answers, preferences and rewards, or go on with that."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from inkling import checkpoint
+from inkling.checkpoint import RunRecord
+from inkling.commands._hooks import exports_line, tasks_in_training, write_sample
+from inkling.errors import CheckpointError, ConfigError
+from inkling.progress import LiveProgress
+from inkling.train.resume import check_idle, free_run_path
+from inkling.train.tune import ADAPTER_FOLDER, TuningRun
+from inkling.train.tune_settings import TuneSettings as Settings
+
+
+def run(settings: Settings) -> int:
+    """Tune, then say what came out and what to type next. Exit status 130 after Ctrl-C."""
+    with LiveProgress(quiet=settings.as_json) as progress:
+        path, record = tune(settings, progress)
+    if settings.as_json:
+        print(json.dumps(summary(path, record)))
+    else:
+        print_summary(path, record)
+    return 128 + signal.SIGINT if record.status == "interrupted" else 0
+
+
+def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
+    """Do a new run, or go on with an interrupted one."""
+    record = None
+    if settings.resume:
+        assert settings.out is not None
+        path, record = settings.out, checkpoint.read_run(settings.out)
+        settings = _resumed(settings, record)
+    else:
+        assert settings.start_from is not None
+        name = checkpoint.run_of(settings.start_from).resolve().name
+        path = free_run_path(settings.out or Path("runs") / f"{name}-{settings.method}")
+    work = TuningRun(
+        path,
+        settings,
+        record,
+        sample_fn=write_sample,
+        task_fn=tasks_in_training(settings.log.tasks, settings.log.task_data, settings.log.task_items),
+        report=progress,
+        describe=exports_line,
+    )
+    return path, work.train()
+
+
+def _resumed(asked: Settings, record: RunRecord) -> Settings:
+    """The settings that a run was begun with. Raises for a run that cannot be gone on with, or other settings."""
+    assert asked.out is not None
+    if "method" not in record.settings:
+        raise CheckpointError(f"{asked.out} is no run of tuning: inkling train --resume --out {asked.out}")
+    check_idle(asked.out, record)
+    if record.status == "finished":
+        raise CheckpointError(f"{asked.out} is finished; tune it further as a new run: inkling tune {asked.out} DATA")
+    stored = Settings(**record.settings)
+    free = {"resume", "out", "as_json", "config", "debug"}
+    differing = [name for name in asked.model_fields_set - free if getattr(asked, name) != getattr(stored, name)]
+    if differing:
+        raise ConfigError(
+            f"a resumed run keeps its settings; {', '.join(sorted(differing))} cannot change: leave it out"
+        )
+    return stored
+
+
+def summary(path: Path, record: RunRecord) -> dict[str, Any]:
+    """What a program wants to know about a run that ended."""
+    return {"run": str(path), "status": record.status, "params": record.num_parameters, **record.results}
+
+
+def print_summary(path: Path, record: RunRecord) -> None:
+    """What a person wants to know about a run that ended."""
+    results = record.results
+    print(f"\n{path}: {record.status} at step {results['steps']}, {results['train_seconds']:.0f} s of training")
+    if record.status == "interrupted":
+        print(f"Go on with it:  inkling tune --resume --out {path}")
+        return
+    before, after = results["start"], results["validation"]
+    print(f"validation, best weights (step {results['best_step']}), from before to after:")
+    for name, value in after.items():
+        print(f"  {name.removeprefix('val_'):<20} {before.get(name, float('nan')):>9.4f} → {value:.4f}")
+    for warning in dict.fromkeys(results.get("warnings", [])):
+        print(f"Warning: {warning}")
+    if (path / ADAPTER_FOLDER).is_dir():
+        print(f"Adapter, in PEFT's format:  {path / ADAPTER_FOLDER}")
+    print(f"Loss curve:  {path / 'loss.png'}")
+    print(f"Next:  inkling chat {path}  ·  inkling serve {path}  ·  inkling export {path} gguf")

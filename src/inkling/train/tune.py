@@ -1,0 +1,393 @@
+"""From settings to a tuned run: read rows, choose, time, train, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inkling import checkpoint, files, machine, models, peft
+from inkling.checkpoint import RunRecord
+from inkling.data.chats import AnyRow, Judged, as_conversations, as_judged, as_pairs, as_question
+from inkling.data.examples import Examples, read_examples
+from inkling.errors import CheckpointError, ConfigError
+from inkling.optim import adamw
+from inkling.optim._groups import parameter_groups
+from inkling.quantize import Quantization, default_formats, quantize_model
+from inkling.tokenizer.chat import CHATML
+from inkling.train.encode import Encoder, encoded
+from inkling.train.log import SilentLog, plot_losses, read_metrics
+from inkling.train.loop import StepReport, Task, Trainer
+from inkling.train.precision import autocast
+from inkling.train.preferences import FeedbackStage, PreferenceStage, ReferencedStage
+from inkling.train.probe import Choices, Probe, peak_flops, threads
+from inkling.train.run import DescribeFn, Reporter, Run, SampleFn, TaskFn, deterministic, lineage_of
+from inkling.train.sequences import TokenBudget, Tokens, lay_out, packing_pays
+from inkling.train.session import Session
+from inkling.train.sft import SupervisedStage, answer_loss
+from inkling.train.stage import Setting, Stage
+from inkling.train.tune_settings import TuneSettings
+from inkling.train.world import ALONE
+
+ADAPTER_FOLDER = "adapter"
+_MICRO_BATCH_TOKENS = 8192
+_MAX_RATE, _MIN_RATE = 1e-3, 1e-5
+_QUANTIZED_GROUP = 32
+
+
+def default_rate(method: str, adapter: str, num_parameters: int) -> float:
+    """Peak learning rate: small models want more, methods that push against a reference less, adapters ten times more.
+
+    3e-4 for sft of 10 M parameters, with the inverse square root of their number, from 1e-5 to 1e-3.
+    """
+    rate = min(_MAX_RATE, max(_MIN_RATE, 3e-4 * (1e7 / num_parameters) ** 0.5))
+    rate *= 1.0 if method == "sft" else 0.3
+    return float(f"{rate * (1.0 if adapter == 'none' else 10.0):.2g}")
+
+
+class TuningRun(Run):
+    """One run of tuning, new or resumed.
+
+    Args:
+        run: Run directory.
+        settings: Resolved settings; those of the record for a resumed run.
+        record: `run.json` of a run to resume, or None for a new one.
+        sample_fn: Lets the model write.
+        task_fn: Scores the model in tasks, which stand beside its other scores; None: in none.
+        describe: Says, before the run, where such a model can be exported to.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        settings: TuneSettings,
+        record: RunRecord | None,
+        *,
+        sample_fn: SampleFn,
+        report: Reporter,
+        task_fn: TaskFn | None = None,
+        describe: DescribeFn | None = None,
+    ) -> None:
+        assert settings.start_from is not None
+        assert settings.data is not None
+        super().__init__(run, settings, is_new=record is None, report=report, world=ALONE)
+        self.settings = settings
+        self.sample_fn = sample_fn
+        self.task_fn = task_fn
+        self.parent = settings.start_from
+        self._check_parent(record)
+        self.model, self.tokenizer = checkpoint.load_model(self.parent, device=self.device)
+        self._give_template()
+        self.examples = self._read_rows(record)
+        context = settings.context or self.model.config.max_position_embeddings
+        if context > self.model.config.max_position_embeddings:
+            raise ConfigError(f"{self.parent} sees {self.model.config.max_position_embeddings:,} tokens at once")
+        self.encoder = Encoder(self.tokenizer, settings.form, context, only_last=settings.answers == "last")
+        self._items = self._encode(self.examples.train), self._encode(self.examples.validation)
+        self._say_rows()
+        self._say_what_begins()
+        self._prepare_model()
+        self.choices = record.choices if record is not None else self._choose()
+        if record is None and describe is not None:
+            self.report.note(describe(self.model.config, self.tokenizer))
+        data = {
+            "folder": str(settings.data.resolve()),
+            "rows_sha256": self.examples.sha256,
+            **lineage_of(self.parent),
+        }
+        self.record = record if record is not None else self._new_record(data)
+        self.stage = self._stage()
+
+    # ------------------------------------------------------------ what it begins with
+
+    def _check_parent(self, record: RunRecord | None) -> None:
+        stored = checkpoint.open_model(self.parent)
+        if stored.quantization is not None:
+            raise ConfigError(
+                f"{self.parent} is quantized: tune the run that it was made from; --adapter lora-int4 saves memory"
+            )
+        known = record.data.get("start_from_sha256") if record is not None else None
+        if known and known != lineage_of(self.parent)["start_from_sha256"]:
+            raise CheckpointError(f"the weights of {self.parent} have changed since {self.run} began: start a new run")
+
+    def _give_template(self) -> None:
+        """A chat template for a tokenizer without one, for good."""
+        if self.settings.form == "plain" or self.tokenizer.chat_template is not None:
+            return
+        missing = [name for name in ("<|im_start|>", "<|im_end|>") if name not in self.tokenizer.special_tokens]
+        if missing:
+            names = " ".join(f"'{name}'" for name in missing)
+            raise ConfigError(
+                f"{self.parent} has neither a chat template nor the control tokens of ours: inkling tokenizer add "
+                f"{self.parent} {names} --special -o NEW, then tune NEW; or take --form plain"
+            )
+        self.tokenizer.chat_template = CHATML
+
+    def _read_rows(self, record: RunRecord | None) -> Examples:
+        settings = self.settings
+        assert settings.data is not None
+        found = read_examples(
+            settings.data,
+            settings.validation,
+            val_fraction=settings.val_fraction,
+            skip_bad=settings.skip_bad_rows,
+        )
+        if record is not None and record.data["rows_sha256"] != found.sha256:
+            raise CheckpointError(f"the rows of {settings.data} have changed since {self.run} began: start a new run")
+        return found
+
+    def _encode(self, rows: list[AnyRow]) -> list[Any]:
+        """The items of the method, in tokens."""
+        bad = self.examples.bad if self.settings.skip_bad_rows else None
+        encoder = self.encoder
+        match self.settings.method:
+            case "sft":
+                return encoded(rows, lambda row: map(encoder.conversation, as_conversations(row)), bad)
+            case "dpo" | "orpo" | "simpo":
+                return encoded(rows, lambda row: map(encoder.answers, as_pairs(row)), bad)
+            case "kto":
+                judged = encoded(rows, as_judged, bad)
+                half = len(judged) // 2  # far enough that an answer to another prompt stands there
+                others = iter([*judged[half:], *judged[:half]])
+
+                def both(row: AnyRow) -> Iterable[tuple[list[Tokens], bool]]:
+                    assert isinstance(row, Judged)
+                    yield [encoder.judged(row), encoder.mismatched(row, next(others))], row.is_good
+
+                return encoded(judged, both, bad)
+
+    def _say_rows(self) -> None:
+        train, validation = self._items
+        if not train or not validation:
+            raise ConfigError(f"no row of {self.settings.data} can be learnt from by {self.settings.method}")
+        self.report.note(self.examples.sentence())
+        if self.encoder.num_cut:
+            self.report.note(
+                f"{self.encoder.num_cut:,} texts are longer than {self.encoder.context} tokens and were cut"
+            )
+
+    def _prepare_model(self) -> None:
+        """Frozen and with an adapter beside it, where one is trained."""
+        settings = self.settings
+        self.model.train()
+        if settings.adapter == "none":
+            return
+        _, _, packed = settings.adapter.partition("-")
+        if packed:
+            formats = default_formats(self.model, packed, _QUANTIZED_GROUP)
+            tables = {name for name, module in self.model.named_modules() if isinstance(module, nn.Embedding)}
+            tables |= {name for name, module in self.model.named_modules() if module is self.model.head}
+            kept = {name: kind for name, kind in formats.items() if name not in tables}
+            quantize_model(self.model, Quantization(kept, _QUANTIZED_GROUP))
+        peft.attach(self.model, settings.lora, generator=torch.Generator().manual_seed(settings.seed))
+
+    # ------------------------------------------------------------ choices
+
+    def _choose(self) -> dict[str, Any]:
+        settings, count = self.settings, len(self._items[0])
+        parameters = models.num_parameters(self.model.config)
+        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        batch_size = settings.batch_size or max(1, min(32, count // 10))
+        epochs = settings.epochs or (3.0 if settings.method == "sft" else 1.0)
+        steps = settings.steps
+        if steps is None and (settings.time is None or settings.epochs is not None):
+            steps = max(1, round(epochs * count / batch_size))
+        rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
+        sequences = self._sequences()
+        pack = settings.packing == "yes"
+        if settings.packing == "auto":
+            pack = packing_pays(sequences, batch_size)
+        reasons = [
+            f"{settings.method} of {self.parent}: {trained:,} of {parameters:,} parameters are trained",
+            f"{batch_size} a step" + (f", {steps:,} steps: {steps * batch_size / count:.2g} passes" if steps else ""),
+            f"peak learning rate {rate:.2g}" + ("" if settings.lr else ", by size and method"),
+            "several sequences in a row: less filling" if pack else "a sequence in each row: of like lengths",
+        ]
+        for number, reason in enumerate(reasons, start=1):
+            self.report.note(f"  {number}. {reason}")
+        chosen = {
+            "num_parameters": parameters,
+            "batch_size": batch_size,
+            "steps": steps,
+            "lr": rate,
+            "pack": pack,
+            "reasons": reasons,
+        }
+        return {**chosen, **self._time(sequences[:batch_size], pack, len(reasons) + 1, steps)}
+
+    def _sequences(self) -> list[Tokens]:
+        """All of them, flat."""
+        if self.settings.method == "sft":
+            return list(self._items[0])
+        if self.settings.method == "kto":
+            return [one for pair, _ in self._items[0] for one in pair]
+        return [one for pair in self._items[0] for one in pair]
+
+    def _time(self, sequences: list[Tokens], pack: bool, number: int, steps: int | None) -> dict[str, Any]:
+        """The fastest way to compute a step here, timed on sequences of the run."""
+        wanted = self.settings.machine
+        rows = max(1, min(len(sequences), _MICRO_BATCH_TOKENS // max(len(one.ids) for one in sequences)))
+        batch = lay_out(sequences[:rows], context=self.encoder.context, pack=pack, device=self.device)
+        start = Choices(
+            precision="fp32" if wanted.precision == "auto" else wanted.precision,
+            num_threads=wanted.threads or max(1, machine.usable_cores() - wanted.nice),
+            micro_batch=len(batch.input_ids),
+        )
+        free = {"precision"} if wanted.precision == "auto" else set()
+        free |= {"num_threads"} if wanted.threads is None else set()
+        probe = Probe(self.model, lambda model, _: answer_loss(model, batch), batch)
+        chosen, reason = probe.choose(start, free=free, expected_tokens=0)
+        tokens = sum(len(one.ids) for one in sequences) * (steps or 0)
+        expected = f"; about {tokens / chosen.tokens_per_s:.0f} s of steps" if steps else ""
+        self.report.note(f"  {number}. timed on this machine: {reason}{expected}")
+        peak = peak_flops(self.device, chosen.precision, chosen.num_threads)
+        micro_batch = (wanted.micro_batch or 0) * self.encoder.context or _MICRO_BATCH_TOKENS
+        return {**chosen.as_dict(), "micro_batch": micro_batch, "timing": reason, "peak_flops": peak}
+
+    # ------------------------------------------------------------ the stage
+
+    def _stage(self) -> Stage:
+        settings, choices = self.settings, self.choices
+        setting = Setting(
+            batch_size=choices["batch_size"],
+            budget=TokenBudget(choices["micro_batch"], lambda tokens: self._keep_smaller_micro_batch(tokens)),
+            context=self.encoder.context,
+            pack=choices["pack"],
+            seed=settings.seed,
+            device=self.device,
+        )
+        train, validation = self._items
+        match settings.method:
+            case "sft":
+                table = [len(one) for one in self.tokenizer.token_bytes]
+                return SupervisedStage(train, validation, setting, table)
+            case "dpo" | "orpo" | "simpo":
+                return PreferenceStage(train, validation, setting, settings.preference, settings.method)
+            case "kto":
+                pairs = [pair for pair, _ in train], [pair for pair, _ in validation]
+                flags = [flag for _, flag in train], [flag for _, flag in validation]
+                return FeedbackStage(*pairs, setting, settings.preference, flags)
+
+    def _task(self) -> Task:
+        return self.stage.task()
+
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        given = self.settings.adamw
+        config = adamw.Config(
+            lr=self.choices["lr"], beta1=given.beta1, beta2=given.beta2, weight_decay=given.weight_decay
+        )
+        return adamw.build(parameter_groups(self.model), config)
+
+    def train(self) -> RunRecord:
+        """Train to the end or to an interruption; returns the record, whose status says which."""
+        if isinstance(self.stage, ReferencedStage):
+            with threads(self.choices["num_threads"]), deterministic(), self._autocast():
+                self.stage.begin(self.model)
+        return super().train()
+
+    def _autocast(self) -> Any:
+        return autocast(self.device, self.choices["precision"])
+
+    def _create_run_folder(self) -> None:
+        with files.new_folder(self.run) as folder:
+            checkpoint.save_model(folder, self.model, self.tokenizer, weights=self._whole_weights(self.model))
+            checkpoint.write_run(folder, self.record)
+
+    def _session(self, trainer: Trainer, log: SilentLog) -> Session:
+        settings = self.settings
+        cost = models.cost(models.without_memory(self.model.config))
+        return Session(
+            self.run,
+            self.record,
+            trainer,
+            settings.checkpoint,
+            log,
+            log_every=settings.loop.log_every,
+            flops_per_token=cost.training_flops,
+            peak_flops=self._peak_flops(),
+            steps_per_epoch=len(self._items[0]) / self.choices["batch_size"],
+            evaluate=lambda: self._evaluate(log),
+            sample=self._sample,
+            on_progress=self._show,
+            keep_best=self._keep_best,
+            stored_fn=self._stored,
+            objective=self.stage.objective,
+        )
+
+    # ------------------------------------------------------------ weights
+
+    def _stored(self, model: nn.Module) -> dict[str, Tensor]:
+        """What a checkpoint keeps: all weights, or those of the adapter."""
+        weights: dict[str, Tensor] = model.state_dict()
+        if self.settings.adapter == "none":
+            return weights
+        return {name: tensor for name, tensor in weights.items() if ".adapters." in name}
+
+    def _whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        return model.state_dict() if self.settings.adapter == "none" else peft.merged_weights(model)
+
+    def _keep_best(self, model: nn.Module) -> None:
+        """In the run's own folder: a model that any tool opens, and the adapter by itself."""
+        if self.settings.adapter != "none":
+            peft.write_adapter(
+                self.run / ADAPTER_FOLDER,
+                peft.adapter_weights(model),
+                self.settings.lora,
+                base=str(self.parent.resolve()),
+                base_sha256=self.record.data["start_from_sha256"],
+                turned=self.model.config.model_type == "gpt2",
+            )
+        checkpoint.save_weights(self.run, self._whole_weights(model))
+
+    # ------------------------------------------------------------ evaluation
+
+    def _evaluate(self, log: SilentLog) -> dict[str, float]:
+        with self._autocast():
+            self._scores = self.stage.evaluate(self.model)
+        if self.task_fn is not None:
+            self._scores = {**self._scores, **self.task_fn(self.model, self.tokenizer)}
+        for warning in self.stage.warnings:
+            log.line(warning, level="WARN")
+            self.report.note(f"warning: {warning}")
+        self.record.results["warnings"] = [*self.record.results.get("warnings", []), *self.stage.warnings]
+        self.stage.warnings = []
+        return self._scores
+
+    def _sample(self) -> str | None:
+        log = self.settings.log
+        if not log.samples:
+            return None
+        prompt: str | list[int] = log.prompt
+        if not prompt:
+            question = as_question(self.examples.validation[0])
+            room = self.encoder.context - 1
+            prompt = (
+                self.encoder.prompt(question, 1)[1:room]
+                if self.settings.form == "chat"
+                else question.prompt[-1]["content"]
+            )
+        return self.sample_fn(self.model, self.tokenizer, prompt, log.sample_tokens)
+
+    def _detail(self, report: StepReport) -> str:
+        scores = "  ".join(f"{name} {value:.3f}" for name, value in list(self._scores.items())[:3])
+        return f"loss {report.loss_average:.4f}  {scores}"
+
+    def _finish(self, session: Session) -> None:
+        """Scores of the best weights, with those of the beginning beside them, and the curve."""
+        state = session.trainer.state
+        self.record.results |= {
+            "validation": self._scores_at(state.best_step),
+            "start": self._scores_at(0),
+            "best_step": state.best_step,
+        }
+        title = f"{self.run.name}: {self.settings.method}, {self.record.num_parameters / 1e6:.1f} M parameters"
+        plot_losses(self.run, title, self.stage.what_the_loss_is)
+        checkpoint.write_run(self.run, self.record)
+
+    def _scores_at(self, step: int) -> dict[str, float]:
+        """What the evaluation at a step found."""
+        rows = [row for row in read_metrics(self.run) if row["step"] == step and self._scores.keys() <= row.keys()]
+        return {name: rows[-1][name] for name in self._scores} if rows else {}

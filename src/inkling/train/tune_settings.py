@@ -1,0 +1,128 @@
+"""The settings of `inkling tune`. Each section is declared next to what it builds and gathered here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from inkling.config import CommandSettings, Duration, Field, Positional, Section, SettingsConfigDict
+from inkling.optim._ema import AverageSettings
+from inkling.optim._schedule import ScheduleSettings
+from inkling.peft import AdapterSettings
+from inkling.train.encode import Format
+from inkling.train.guard import GuardSettings
+from inkling.train.loop import LoopSettings
+from inkling.train.preferences import PreferenceSettings
+from inkling.train.session import CheckpointSettings
+from inkling.train.settings import LogSettings, MachineSettings
+
+Method = Literal["sft", "dpo", "orpo", "simpo", "kto"]
+Adapter = Literal["none", "lora", "lora-int8", "lora-int4", "lora-nf4"]
+
+
+class OptimizerSettings(Section):
+    """AdamW for tuning."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the mean of the gradient."""
+    beta2: float = Field(0.99, ge=0, lt=1)
+    """Decay of the mean of its square."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled decay of the matrices."""
+
+
+class TuneSettings(CommandSettings):
+    """Teach a run or an import: answers to imitate, answers that are preferred, rewards.
+
+    sft learns the answers of conversations. dpo, orpo and simpo learn from pairs of a better and a worse answer, kto
+    from answers found good or bad. The rows may be chat messages, ShareGPT, Alpaca, prompt and completion, preferences,
+    rankings or feedback, in any file that `inkling prep` reads: what they are is recognised and said. The result is a
+    run like any other.
+
+    Example: inkling tune runs/notes chats.jsonl
+    Example: inkling tune runs/notes chats.jsonl --adapter lora --epochs 2
+    Example: inkling tune runs/notes-sft pairs.jsonl --method dpo --preference.beta 0.3
+    """
+
+    model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
+
+    start_from: Positional[Path | None] = None
+    """Run or import to begin with. Not needed with --resume."""
+    data: Positional[Path | None] = None
+    """File or folder of rows, or a data folder that `inkling prep` made of some."""
+    method: Method = "sft"
+    """How it learns."""
+    out: Path | None = None
+    """Run directory. Default: runs/<name of the run>-<method>."""
+    validation: Path | None = None
+    """Rows for validation. Default: some of the prompts are kept for it."""
+    val_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the prompts that is kept for validation."""
+    skip_bad_rows: bool = False
+    """Leave rows out that cannot be used, and count them; without it, the first one is an error."""
+    form: Format = "chat"
+    """chat: rows by the tokenizer's chat template; one without gets ours. plain: a prompt and its answer as they are,
+    for models that continue text."""
+    answers: Literal["all", "last"] = "all"
+    """sft: which answers of a conversation are learnt."""
+    adapter: Adapter = "none"
+    """none: all weights are trained. lora: a small adapter is, beside frozen weights, which -int8, -int4 and -nf4 keep
+    packed, in less memory."""
+    context: int | None = Field(None, ge=2)
+    """Tokens that the model sees at once. Default: those that it can."""
+    packing: Literal["auto", "yes", "no"] = "auto"
+    """Several sequences in a row. auto: where rows of one would be much filling. The loss is the same."""
+    lr: float | None = Field(None, gt=0)
+    """Peak learning rate. Default: by the model's size, the method and the adapter; see docs/tuning.md."""
+    batch_size: int | None = Field(None, ge=1)
+    """Conversations, pairs, answers or prompts per step. Default: 32, fewer where there are few."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the rows. Default: 3 for sft, 1 for the others, unless --steps or --time is given."""
+    steps: int | None = Field(None, ge=1)
+    """Length of the run in steps."""
+    time: Duration | None = None
+    """Length of the run in time, such as 90s, 10m or 2h."""
+    seed: int = Field(1, ge=0)
+    """Seed of the order, of new adapters and of what is drawn."""
+    resume: bool = False
+    """Continue the interrupted run that --out names."""
+    as_json: bool = False
+    """Print one JSON object with the results on standard output."""
+
+    lora: AdapterSettings = AdapterSettings()
+    """Adapters."""
+    preference: PreferenceSettings = PreferenceSettings()
+    """Learning from preferences."""
+    adamw: OptimizerSettings = OptimizerSettings()
+    """The optimizer."""
+    schedule: ScheduleSettings = ScheduleSettings(name="linear", warmup_steps=10)
+    """The learning rate over the run."""
+    average: AverageSettings = AverageSettings()
+    """Moving average of the weights."""
+    loop: LoopSettings = LoopSettings()
+    """Clipping, evaluations, early stopping."""
+    guard: GuardSettings = GuardSettings()
+    """When a step is skipped, and when the run goes back."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """What is kept for resuming."""
+    machine: MachineSettings = MachineSettings()
+    """How to compute."""
+    log: LogSettings = LogSettings()
+    """What is written while training."""
+
+    @model_validator(mode="after")
+    def _what_and_from_what(self) -> TuneSettings:
+        if self.resume:
+            if self.out is None:
+                raise ValueError("name the run to go on with: --out")
+        elif self.start_from is None or self.data is None:
+            raise ValueError("give a run and a file of rows: inkling tune RUN FILE, or --resume --out RUN")
+        return self
+
+    @model_validator(mode="after")
+    def _reference_without_adapter(self) -> TuneSettings:
+        if self.preference.reference == "adapter-off" and self.adapter == "none":
+            raise ValueError("preference.reference adapter-off needs an adapter: add --adapter lora")
+        return self
