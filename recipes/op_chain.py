@@ -93,7 +93,7 @@ def rows(part: str, seed: int, count: int, length: int) -> Iterator[dict[str, ob
         row: dict[str, object] = {"prompt": f"{prompt_of(chain, draw)} "}
         if part == "demonstrations":
             row["completion"] = code_of(chain)
-        row |= {"code": "def f(x):\n    return {answer}", "names": ["f"], "tests": tests_of(chain)}
+        row |= {"program": "def f(x):\n    return {answer}", "names": ["f"], "tests": tests_of(chain)}
         yield row
 
 

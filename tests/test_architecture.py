@@ -14,7 +14,7 @@ ROWS = [
     {"errors", "config", "files", "processes", "progress", "machine", "upgrade", "pages", "tensor_files"},
     {"tokenizer", "models", "optim", "gguf", "quantize", "sandbox", "align", "peft"},
     {"data", "checkpoint"},
-    {"train", "eval", "infer", "export", "importers"},
+    {"train", "eval", "infer", "export", "importers", "rewards"},
     {"serve", "report"},
     {"commands", "api"},
     {"cli", "harness"},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import exports_line, tasks_in_training, write_sample
+from inkling.commands._rollouts import check_rewards, reward_fn, rollout_fn
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train.resume import check_idle, free_run_path
@@ -46,6 +48,9 @@ def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
         sample_fn=write_sample,
         task_fn=tasks_in_training(settings.log.tasks, settings.log.task_data, settings.log.task_items),
         report=progress,
+        rollout_fn=rollout_fn,
+        reward_fn=reward_fn(settings.rl.rewards) if settings.rl.rewards else None,
+        check_fn=partial(check_rewards, settings.rl.rewards, accept=settings.rl.accept_hackable),
         describe=exports_line,
     )
     return path, work.train()

@@ -5,9 +5,8 @@ Letters in shapes: B rows, T time, N learnt tokens, S sequences, C hidden, V voc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +21,14 @@ LOGITS_BYTES = 64 << 20
 """Of the logits that are held at once."""
 PACKING_GAIN = 1.3
 """Packing is worth its mask where rows of one sequence each would take so many times the room."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The distribution that tokens are drawn from: of the `top_k` likeliest (0: of all), at a temperature."""
+
+    temperature: float = 1.0
+    top_k: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,44 +152,38 @@ def in_micro_batches(
     return groups
 
 
-def token_logprobs(model: LanguageModel, batch: Sequences, *, temperature: float = 1.0) -> Tensor:
+def token_logprobs(
+    model: LanguageModel,
+    batch: Sequences,
+    sampling: Sampling = Sampling(),
+    *,
+    on_hidden: Callable[[Tensor], None] = lambda hidden: None,
+) -> Tensor:
     """Log-probability of each learnt token, (N), in fp32; the logits of few tokens exist at once.
 
     Args:
-        temperature: Of the distribution that is asked for.
+        sampling: Of the distribution that is asked for.
+        on_hidden: Is given the hidden states that predict the tokens, (N, C).
     """
     hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)[batch.places]  # (N, C)
+    on_hidden(hidden)
     targets = batch.targets.flatten()[batch.places]
-    of_part = partial(_logprobs_of, model, temperature)
-    return torch.cat([of_part(part, some) for part, some in _parts(model, hidden, targets)])
-
-
-def token_logprobs_and_entropies(
-    model: LanguageModel, batch: Sequences, *, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """The same, and how undecided the model was at each token, in nats, (N); without gradients."""
-    with torch.no_grad():
-        hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)[batch.places]
-        found = []
-        for part, some in _parts(model, hidden, batch.targets.flatten()[batch.places]):
-            table = (model.logits(part).float() / temperature).log_softmax(-1)
-            found.append((table.gather(1, some[:, None])[:, 0], -(table.exp() * table).sum(-1)))
-        return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
-
-
-def _parts(model: LanguageModel, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     rows = max(1, LOGITS_BYTES // (4 * model.config.vocab_size))
-    return zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    return torch.cat([_logprobs_of(model, sampling, part, some, is_only=len(hidden) <= rows) for part, some in parts])
 
 
-def _logprobs_of(model: LanguageModel, temperature: float, hidden: Tensor, targets: Tensor) -> Tensor:
+def _logprobs_of(model: LanguageModel, sampling: Sampling, hidden: Tensor, targets: Tensor, *, is_only: bool) -> Tensor:
     """Of some places, (n, C), (n) -> (n); logits are made again in the backward pass where there are more parts."""
 
     def compute(hidden: Tensor) -> Tensor:
-        logits = model.logits(hidden).float() / temperature
+        logits = model.logits(hidden).float() / sampling.temperature
+        if 0 < sampling.top_k < logits.shape[-1]:
+            least = logits.detach().topk(sampling.top_k, dim=-1).values[:, -1:]
+            logits = logits.masked_fill(logits < least, float("-inf"))
         return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)
 
-    if not torch.is_grad_enabled() or len(hidden) * model.config.vocab_size * 4 < LOGITS_BYTES // 2:
+    if is_only or not torch.is_grad_enabled():
         return compute(hidden)
     result: Tensor = recompute(compute, hidden, use_reentrant=False)
     return result

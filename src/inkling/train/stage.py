@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Setting:
         budget: Tokens of a micro-batch.
         context: Tokens that the model sees at once.
         pack: Whether several sequences share a row.
+        autocast: The precision in which losses are computed.
     """
 
     batch_size: int
@@ -33,6 +34,7 @@ class Setting:
     pack: bool
     seed: int
     device: torch.device
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Stage(ABC):

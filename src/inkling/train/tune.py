@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from inkling import checkpoint, files, machine, models, peft
 from inkling.checkpoint import RunRecord
 from inkling.data.chats import AnyRow, Judged, as_conversations, as_judged, as_pairs, as_question
-from inkling.data.examples import Examples, read_examples
+from inkling.data.examples import Examples, distinct_prompts, read_examples
 from inkling.errors import CheckpointError, ConfigError
 from inkling.optim import adamw
 from inkling.optim._groups import parameter_groups
 from inkling.quantize import Quantization, default_formats, quantize_model
+from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import CHATML
 from inkling.train.encode import Encoder, encoded
 from inkling.train.log import SilentLog, plot_losses, read_metrics
@@ -24,6 +25,7 @@ from inkling.train.loop import StepReport, Task, Trainer
 from inkling.train.precision import autocast
 from inkling.train.preferences import FeedbackStage, PreferenceStage, ReferencedStage
 from inkling.train.probe import Choices, Probe, peak_flops, threads
+from inkling.train.reinforce import VALUE_HEAD, Prompt, ReinforceStage, RewardFn, RolloutFn, judged_answers
 from inkling.train.run import DescribeFn, Reporter, Run, SampleFn, TaskFn, deterministic, lineage_of
 from inkling.train.sequences import TokenBudget, Tokens, lay_out, packing_pays
 from inkling.train.session import Session
@@ -36,6 +38,11 @@ ADAPTER_FOLDER = "adapter"
 _MICRO_BATCH_TOKENS = 8192
 _MAX_RATE, _MIN_RATE = 1e-3, 1e-5
 _QUANTIZED_GROUP = 32
+_REINFORCE_STEPS = 100
+
+
+def _is_of_value(name: str) -> bool:
+    return name.startswith(f"{VALUE_HEAD}.")
 
 
 def default_rate(method: str, adapter: str, num_parameters: int) -> float:
@@ -57,6 +64,9 @@ class TuningRun(Run):
         record: `run.json` of a run to resume, or None for a new one.
         sample_fn: Lets the model write.
         task_fn: Scores the model in tasks, which stand beside its other scores; None: in none.
+        rollout_fn: Makes the function that lets the model answer prompts, for a tokenizer.
+        reward_fn: What answers are worth; None without rewards.
+        check_fn: Looks, before the run, whether rewards can be used for prompts from these places.
         describe: Says, before the run, where such a model can be exported to.
     """
 
@@ -68,6 +78,9 @@ class TuningRun(Run):
         *,
         sample_fn: SampleFn,
         report: Reporter,
+        rollout_fn: Callable[[Tokenizer], RolloutFn],
+        reward_fn: RewardFn | None = None,
+        check_fn: Callable[[Sequence[Prompt], Sequence[str]], None] = lambda prompts, places: None,
         task_fn: TaskFn | None = None,
         describe: DescribeFn | None = None,
     ) -> None:
@@ -77,16 +90,19 @@ class TuningRun(Run):
         self.settings = settings
         self.sample_fn = sample_fn
         self.task_fn = task_fn
+        self.reward_fn, self.check_fn = reward_fn, check_fn
         self.parent = settings.start_from
         self._check_parent(record)
         self.model, self.tokenizer = checkpoint.load_model(self.parent, device=self.device)
         self._give_template()
+        self.rollout_fn = rollout_fn(self.tokenizer)
         self.examples = self._read_rows(record)
         context = settings.context or self.model.config.max_position_embeddings
         if context > self.model.config.max_position_embeddings:
             raise ConfigError(f"{self.parent} sees {self.model.config.max_position_embeddings:,} tokens at once")
         self.encoder = Encoder(self.tokenizer, settings.form, context, only_last=settings.answers == "last")
         self._items = self._encode(self.examples.train), self._encode(self.examples.validation)
+        self._questions = self._questions_to_judge_by()
         self._say_rows()
         self._say_what_begins()
         self._prepare_model()
@@ -158,6 +174,29 @@ class TuningRun(Run):
                     yield [encoder.judged(row), encoder.mismatched(row, next(others))], row.is_good
 
                 return encoded(judged, both, bad)
+            case "grpo" | "rloo" | "ppo":
+                return self._prompts(rows, bad)
+
+    def _prompts(self, rows: list[AnyRow], bad: list[str] | None) -> list[Prompt]:
+        """What is asked in the rows, each once."""
+        places: list[str] = []
+
+        def prompt(row: AnyRow) -> Iterable[Prompt]:
+            question = as_question(row)
+            places.append(question.place)
+            ids = self.encoder.prompt(question, self.settings.rl.max_tokens)
+            yield Prompt(ids, question.prompt[-1]["content"], question.fields)
+
+        found = encoded(distinct_prompts(rows), prompt, bad)
+        self.check_fn(found, places)
+        return found
+
+    def _questions_to_judge_by(self) -> list[Prompt]:
+        """Validation prompts whose answers are rewarded, for methods that do not learn from that."""
+        if self.reward_fn is None or self.settings.method in ("grpo", "rloo", "ppo"):
+            return []
+        rows = self.examples.validation[: self.settings.rl.eval_prompts]
+        return self._prompts(rows, self.examples.bad if self.settings.skip_bad_rows else None)
 
     def _say_rows(self) -> None:
         train, validation = self._items
@@ -192,14 +231,17 @@ class TuningRun(Run):
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         batch_size = settings.batch_size or max(1, min(32, count // 10))
         epochs = settings.epochs or (3.0 if settings.method == "sft" else 1.0)
+        learns_from_rewards = settings.method in ("grpo", "rloo", "ppo")
         steps = settings.steps
+        if steps is None and learns_from_rewards and settings.time is None and settings.epochs is None:
+            steps = _REINFORCE_STEPS
         if steps is None and (settings.time is None or settings.epochs is not None):
             steps = max(1, round(epochs * count / batch_size))
         rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
         sequences = self._sequences()
         pack = settings.packing == "yes"
         if settings.packing == "auto":
-            pack = packing_pays(sequences, batch_size)
+            pack = not learns_from_rewards and packing_pays(sequences, batch_size)
         reasons = [
             f"{settings.method} of {self.parent}: {trained:,} of {parameters:,} parameters are trained",
             f"{batch_size} a step" + (f", {steps:,} steps: {steps * batch_size / count:.2g} passes" if steps else ""),
@@ -224,6 +266,14 @@ class TuningRun(Run):
             return list(self._items[0])
         if self.settings.method == "kto":
             return [one for pair, _ in self._items[0] for one in pair]
+        if self.settings.method in ("grpo", "rloo", "ppo"):
+            rl = self.settings.rl
+            answer = [self.tokenizer.eot_id] * rl.max_tokens
+            return [
+                Tokens([*one.ids, *answer], [*[False] * len(one.ids), *[True] * len(answer)])
+                for one in self._items[0]
+                for _ in range(rl.group_size)
+            ]
         return [one for pair in self._items[0] for one in pair]
 
     def _time(self, sequences: list[Tokens], pack: bool, number: int, steps: int | None) -> dict[str, Any]:
@@ -258,6 +308,7 @@ class TuningRun(Run):
             pack=choices["pack"],
             seed=settings.seed,
             device=self.device,
+            autocast=self._autocast,
         )
         train, validation = self._items
         match settings.method:
@@ -270,6 +321,17 @@ class TuningRun(Run):
                 pairs = [pair for pair, _ in train], [pair for pair, _ in validation]
                 flags = [flag for _, flag in train], [flag for _, flag in validation]
                 return FeedbackStage(*pairs, setting, settings.preference, flags)
+            case "grpo" | "rloo" | "ppo":
+                assert self.reward_fn is not None
+                return ReinforceStage(
+                    train,
+                    validation,
+                    setting,
+                    settings.rl,
+                    settings.method,
+                    rollout_fn=self.rollout_fn,
+                    reward_fn=self.reward_fn,
+                )
 
     def _task(self) -> Task:
         return self.stage.task()
@@ -283,7 +345,7 @@ class TuningRun(Run):
 
     def train(self) -> RunRecord:
         """Train to the end or to an interruption; returns the record, whose status says which."""
-        if isinstance(self.stage, ReferencedStage):
+        if isinstance(self.stage, ReferencedStage | ReinforceStage):
             with threads(self.choices["num_threads"]), deterministic(), self._autocast():
                 self.stage.begin(self.model)
         return super().train()
@@ -314,7 +376,7 @@ class TuningRun(Run):
             on_progress=self._show,
             keep_best=self._keep_best,
             stored_fn=self._stored,
-            objective=self.stage.objective,
+            objective=self._objective,
         )
 
     # ------------------------------------------------------------ weights
@@ -324,10 +386,11 @@ class TuningRun(Run):
         weights: dict[str, Tensor] = model.state_dict()
         if self.settings.adapter == "none":
             return weights
-        return {name: tensor for name, tensor in weights.items() if ".adapters." in name}
+        return {name: tensor for name, tensor in weights.items() if ".adapters." in name or _is_of_value(name)}
 
     def _whole_weights(self, model: nn.Module) -> dict[str, Tensor]:
-        return model.state_dict() if self.settings.adapter == "none" else peft.merged_weights(model)
+        weights = model.state_dict() if self.settings.adapter == "none" else peft.merged_weights(model)
+        return {name: tensor for name, tensor in weights.items() if not _is_of_value(name)}
 
     def _keep_best(self, model: nn.Module) -> None:
         """In the run's own folder: a model that any tool opens, and the adapter by itself."""
@@ -344,9 +407,19 @@ class TuningRun(Run):
 
     # ------------------------------------------------------------ evaluation
 
+    def _objective(self, scores: dict[str, float]) -> float:
+        """What is to become small: where answers are rewarded, the negative reward."""
+        return -scores["val_reward"] if self._questions else self.stage.objective(scores)
+
     def _evaluate(self, log: SilentLog) -> dict[str, float]:
         with self._autocast():
             self._scores = self.stage.evaluate(self.model)
+        if self._questions:
+            assert self.reward_fn is not None
+            rl = self.settings.rl
+            self._scores |= judged_answers(
+                self.model, self._questions, rl.max_tokens, rollout_fn=self.rollout_fn, reward_fn=self.reward_fn
+            )
         if self.task_fn is not None:
             self._scores = {**self._scores, **self.task_fn(self.model, self.tokenizer)}
         for warning in self.stage.warnings:

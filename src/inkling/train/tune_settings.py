@@ -15,10 +15,11 @@ from inkling.train.encode import Format
 from inkling.train.guard import GuardSettings
 from inkling.train.loop import LoopSettings
 from inkling.train.preferences import PreferenceSettings
+from inkling.train.reinforce import RolloutSettings
 from inkling.train.session import CheckpointSettings
 from inkling.train.settings import LogSettings, MachineSettings
 
-Method = Literal["sft", "dpo", "orpo", "simpo", "kto"]
+Method = Literal["sft", "dpo", "orpo", "simpo", "kto", "grpo", "rloo", "ppo"]
 Adapter = Literal["none", "lora", "lora-int8", "lora-int4", "lora-nf4"]
 
 
@@ -37,13 +38,14 @@ class TuneSettings(CommandSettings):
     """Teach a run or an import: answers to imitate, answers that are preferred, rewards.
 
     sft learns the answers of conversations. dpo, orpo and simpo learn from pairs of a better and a worse answer, kto
-    from answers found good or bad. The rows may be chat messages, ShareGPT, Alpaca, prompt and completion, preferences,
-    rankings or feedback, in any file that `inkling prep` reads: what they are is recognised and said. The result is a
-    run like any other.
+    from answers found good or bad; grpo, rloo and ppo from rewards of answers that the model gives itself. The rows may
+    be chat messages, ShareGPT, Alpaca, prompt and completion, preferences, rankings, feedback or prompts alone, in any
+    file that `inkling prep` reads: what they are is recognised and said. The result is a run like any other.
 
     Example: inkling tune runs/notes chats.jsonl
     Example: inkling tune runs/notes chats.jsonl --adapter lora --epochs 2
     Example: inkling tune runs/notes-sft pairs.jsonl --method dpo --preference.beta 0.3
+    Example: inkling tune runs/code-sft tasks.jsonl --method grpo --rl.rewards unit_tests
     """
 
     model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
@@ -79,9 +81,9 @@ class TuneSettings(CommandSettings):
     batch_size: int | None = Field(None, ge=1)
     """Conversations, pairs, answers or prompts per step. Default: 32, fewer where there are few."""
     epochs: float | None = Field(None, gt=0)
-    """Passes over the rows. Default: 3 for sft, 1 for the others, unless --steps or --time is given."""
+    """Passes over the rows. Default: 3 for sft, 1 for preferences, unless --steps or --time is given."""
     steps: int | None = Field(None, ge=1)
-    """Length of the run in steps."""
+    """Length of the run in steps. Default: by --epochs; 100 for grpo, rloo and ppo."""
     time: Duration | None = None
     """Length of the run in time, such as 90s, 10m or 2h."""
     seed: int = Field(1, ge=0)
@@ -95,6 +97,8 @@ class TuneSettings(CommandSettings):
     """Adapters."""
     preference: PreferenceSettings = PreferenceSettings()
     """Learning from preferences."""
+    rl: RolloutSettings = RolloutSettings()
+    """Reinforcement learning, and rewards."""
     adamw: OptimizerSettings = OptimizerSettings()
     """The optimizer."""
     schedule: ScheduleSettings = ScheduleSettings(name="linear", warmup_steps=10)
@@ -119,6 +123,12 @@ class TuneSettings(CommandSettings):
                 raise ValueError("name the run to go on with: --out")
         elif self.start_from is None or self.data is None:
             raise ValueError("give a run and a file of rows: inkling tune RUN FILE, or --resume --out RUN")
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_to_learn_from(self) -> TuneSettings:
+        if self.method in ("grpo", "rloo", "ppo") and not self.rl.rewards:
+            raise ValueError(f"{self.method} learns from rewards: name some with --rl.rewards, such as unit_tests")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,101 @@
+"""What reinforcement learning is given from rooms that it does not know: answers by the engine, and their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from inkling import peft, rewards
+from inkling.errors import ConfigError, TrainingError
+from inkling.infer.blocks import BLOCK
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine, EngineLimits, can_compute
+from inkling.infer.sampling import SamplingParams
+from inkling.models import LanguageModel
+from inkling.quantize._modules import PackedMatrix
+from inkling.tokenizer import Tokenizer
+from inkling.train.reinforce import Prompt, RewardFn, Rollout, RolloutFn
+from inkling.train.sequences import Sampling
+
+_MAX_SEQUENCES = 256
+_STEP_TOKENS = 2048
+_MAX_PROBED = 4
+
+
+@contextmanager
+def adapter_in_weights(model: LanguageModel) -> Iterator[bool]:
+    """The model's adapter, if it has one, in its weights for the time of the block, where the compiled step sees it.
+
+    Yields whether it is there; beside packed matrices it stays by itself.
+    """
+    if not peft.has_adapters(model):
+        yield True
+    elif any(isinstance(module, PackedMatrix) for module in model.modules()):
+        yield False
+    else:
+        with peft.merged(model):
+            yield True
+
+
+def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
+    """Answers by the engine, side by side, each what it would be alone."""
+
+    def answer(
+        model: LanguageModel,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        max_tokens: int,
+        seeds: Sequence[int],
+    ) -> list[Rollout]:
+        if not can_compute(model):
+            raise ConfigError(f"{model.config.model_type} models cannot answer many prompts at once: take another one")
+        at_once = min(_MAX_SEQUENCES, len(prompts))
+        blocks = sum(sorted(-(-(len(ids) + max_tokens) // BLOCK) + 1 for ids in prompts)[-at_once:])
+        with adapter_in_weights(model) as is_whole:
+            limits = EngineLimits(max_sequences=at_once, max_step_tokens=_STEP_TOKENS, num_blocks=blocks)
+            engine = Engine(model, tokenizer, limits, native=is_whole)
+            answers = []
+            for ids, seed in zip(prompts, seeds, strict=True):
+                params = SamplingParams(
+                    max_tokens=max_tokens, temperature=sampling.temperature, top_k=sampling.top_k, seed=seed
+                )
+                answers.append(Completing(model, tokenizer, ids, params))
+                engine.add(answers[-1])
+            while not engine.is_idle:
+                engine.step()
+        failure = next((one.failure for one in answers if one.failure), None)
+        if failure is not None:
+            raise TrainingError(failure)
+        return [Rollout(one.token_ids, one.text, one.finish_reason == "stop") for one in answers]
+
+    return answer
+
+
+def reward_fn(names: Sequence[str]) -> RewardFn:
+    """The weighted rewards of answers, by name. Raises ConfigError for a reward that is not there."""
+    loaded = [rewards.load(name) for name in names]
+
+    def worth(prompts: Sequence[Prompt], answers: Sequence[str]) -> dict[str, list[float]]:
+        rows, texts = [one.fields for one in prompts], [one.text for one in prompts]
+        return {one.name: [one.weight * value for value in one(texts, answers, rows)] for one in loaded}
+
+    return worth
+
+
+def check_rewards(names: Sequence[str], prompts: Sequence[Prompt], places: Sequence[str], *, accept: bool) -> None:
+    """See, before a run, that rows have what rewards need, and that no answer without an answer is rewarded.
+
+    Raises ConfigError and DataError.
+    """
+    loaded = [rewards.load(name) for name in names]
+    for place, prompt in zip(places, prompts, strict=True):
+        for one in loaded:
+            one.check_row(place, prompt.fields)
+    some = prompts[:_MAX_PROBED]
+    fooled = rewards.fooled_by(loaded, [one.text for one in some], [one.fields for one in some])
+    if fooled and not accept:
+        hacks = ", ".join(f"{name} ({value:.2g})" for name, value in fooled.items())
+        raise ConfigError(
+            f"the rewards give much to answers that answer nothing: {hacks}. The model would learn these: mend "
+            "them, or add --rl.accept-hackable"
+        )

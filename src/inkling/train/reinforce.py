@@ -1,0 +1,484 @@
+"""Reinforcement learning from rewards of answers that the model writes itself: GRPO, RLOO and PPO.
+
+Supplies batches, which are rollouts, and losses. Letters in shapes: B answers, N learnt tokens of a micro-batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from inkling import peft
+from inkling.align import policy
+from inkling.config import Field, Section
+from inkling.models import LanguageModel
+from inkling.train.loop import Task
+from inkling.train.sequences import Sampling, Sequences, Tokens, by_sequence, token_logprobs
+from inkling.train.stage import Setting, Stage, without_learning
+
+ReinforceMethod = Literal["grpo", "rloo", "ppo"]
+VALUE_HEAD = "value_head"
+_NO_SIGNAL = 0.9
+_WINDOW = 20
+
+
+class RolloutSettings(Section):
+    """Reinforcement learning: what is sampled, how it is rewarded, and how much the model may change for it."""
+
+    rewards: list[str] = Field([])
+    """By name (see docs/tuning.md) or FILE.py:FUNCTION, each with =WEIGHT behind where it is not 1. In other methods
+    than grpo, rloo and ppo: what answers to validation prompts get, by which the best step is chosen."""
+    group_size: int = Field(8, ge=2)
+    """Answers to each prompt; ppo takes as many."""
+    max_tokens: int = Field(64, ge=1)
+    """Of an answer."""
+    temperature: float = Field(1.0, gt=0)
+    """Of sampling, and of the distribution that learns."""
+    top_k: int = Field(0, ge=0)
+    """Sample from the likeliest tokens only; 0: from all. The distribution that learns is the same."""
+    updates: int = Field(1, ge=1)
+    """Steps that learn from the same answers."""
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """By how much a token may become less likely in such a step before it no longer counts."""
+    clip_high: float = Field(0.28, gt=0)
+    """The same for likelier; more than clip-low keeps the model curious."""
+    mean: policy.Mean = "tokens"
+    """How tokens' losses become one: over all tokens; over answers' means; over answers and a constant length."""
+    by_spread: bool = True
+    """grpo: divide by the spread of each group's rewards."""
+    kl: float = Field(0.0, ge=0)
+    """Weight of the divergence from the model at the start."""
+    kl_target: float | None = Field(None, gt=0)
+    """Raise and lower that weight so that the divergence per token stays near this."""
+    learn_truncated: bool = True
+    """Learn from answers that did not end in time, too."""
+    eval_prompts: int = Field(100, ge=1)
+    """Validation prompts that are answered at each evaluation, without chance."""
+    discount: float = Field(1.0, gt=0, le=1)
+    """ppo: of rewards one token later."""
+    decay: float = Field(0.95, ge=0, le=1)
+    """ppo: λ of generalised advantages."""
+    value_weight: float = Field(0.5, gt=0)
+    """ppo: weight of the loss of values."""
+    accept_hackable: bool = False
+    """Go on although answers that answer nothing get a good part of the rewards."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is answered.
+
+    Attributes:
+        ids: Its tokens, up to where the answer begins.
+        text: What was asked, for rewards.
+        fields: Of its row, for rewards.
+    """
+
+    ids: list[int]
+    text: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """An answer that the model wrote.
+
+    Attributes:
+        token_ids: The token that ended it included.
+        is_finished: Whether it ended by itself.
+    """
+
+    token_ids: list[int]
+    text: str
+    is_finished: bool
+
+
+RolloutFn = Callable[[LanguageModel, Sequence[list[int]], Sampling, int, Sequence[int]], list[Rollout]]
+"""(model, prompts, sampling, most tokens, a seed for each prompt) → an answer to each."""
+RewardFn = Callable[[Sequence[Prompt], Sequence[str]], dict[str, list[float]]]
+"""(prompts, answers) → the weighted reward of each answer by each function."""
+
+
+@dataclass
+class _Experience:
+    """The answers of a step, and what is learnt from them. Lists have an entry for each answer.
+
+    Attributes:
+        tokens: Prompts with their answers.
+        advantages: Of each learnt token.
+        old: Log-probabilities when they were drawn.
+        reference: The same of the model at the start; empty where nothing asks for it.
+        values: What the value head said then, and returns: empty but for ppo.
+    """
+
+    tokens: list[Tokens]
+    advantages: list[Tensor]
+    old: list[Tensor] = field(default_factory=list)
+    reference: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    returns: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some answers of the step: (N) each, or empty."""
+
+    sequences: Sequences
+    advantages: Tensor
+    old: Tensor
+    reference: Tensor
+    values: Tensor
+    returns: Tensor
+
+
+class ReinforceStage(Stage):
+    """An item is a prompt; what is learnt from are the answers that the model gives as it is.
+
+    Args:
+        rollout_fn: Lets the model answer.
+        reward_fn: What its answers are worth.
+    """
+
+    what_the_loss_is = "loss"
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        validation: Sequence[Prompt],
+        setting: Setting,
+        settings: RolloutSettings,
+        method: ReinforceMethod,
+        *,
+        rollout_fn: RolloutFn,
+        reward_fn: RewardFn,
+    ) -> None:
+        super().__init__([[Tokens(one.ids, [False] * len(one.ids))] for one in prompts], [], setting)
+        self.prompts, self.validation_prompts = prompts, validation
+        self.settings, self.method = settings, method
+        self.sampling = Sampling(settings.temperature, settings.top_k)
+        self._rollout_fn, self._reward_fn = rollout_fn, reward_fn
+        self._model: LanguageModel | None = None
+        self._reference: LanguageModel | None = None
+        self._kl = torch.tensor(settings.kl, dtype=torch.float64)
+        self._rollout_number = -1
+        self._experience = _Experience([], [])
+        self._recent: list[dict[str, float]] = []
+
+    def begin(self, model: LanguageModel) -> None:
+        """Take the model as it is as the reference, where one is asked for."""
+        self._model = model
+        if self.method == "ppo" and not hasattr(model, VALUE_HEAD):
+            head = nn.Linear(model.config.hidden_size, 1).to(model.device)
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            model.add_module(VALUE_HEAD, head)
+        if self._wants_reference and not peft.has_adapters(model):
+            self._reference = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
+
+    @property
+    def _wants_reference(self) -> bool:
+        return self.settings.kl > 0
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether what was likely when answers were drawn has to be kept."""
+        return self.settings.updates > 1 or self.method == "ppo" or self._wants_reference
+
+    def task(self, **more: Any) -> Task:
+        """For the loop; answers that several steps learn from are kept in checkpoints."""
+        return super().task(state_fn=self._state, restore_fn=self._restore, **more)
+
+    def size(self, step: int) -> float:
+        """Losses come as shares of the step's mean."""
+        return 1.0
+
+    def objective(self, scores: dict[str, float]) -> float:
+        """The reward of answers to validation prompts, negative."""
+        return -scores["val_reward"]
+
+    # ------------------------------------------------------------ rollouts
+
+    def micro_batches(self, step: int) -> Iterator[_Batch]:
+        """Answers of the model as it is, or those of the step before where several learn from the same."""
+        number = step // self.settings.updates
+        if number != self._rollout_number:
+            self._experience = self._roll_out(number)
+            self._rollout_number = number
+        experience = self._experience
+        items = [[one] for one in experience.tokens]
+        for group in self.groups_of(range(len(items)), items):
+            yield self._batch_of(group)
+
+    def _roll_out(self, number: int) -> _Experience:
+        assert self._model is not None
+        model, settings = self._model, self.settings
+        prompts = [self.prompts[n] for n in self.order.items(number) for _ in range(settings.group_size)]
+        first = (self.setting.seed * 1_000_003 + number) * len(prompts)
+        with without_learning(model):
+            seeds = [(first + place) % 2**31 for place in range(len(prompts))]
+            rollouts = self._rollout_fn(model, [one.ids for one in prompts], self.sampling, settings.max_tokens, seeds)
+        parts = self._reward_fn(prompts, [one.text for one in rollouts])
+        rewards = torch.tensor([sum(values) for values in zip(*parts.values(), strict=True)], dtype=torch.float64)
+        self._note_rollouts(rollouts, rewards, parts)
+        tokens = [
+            Tokens(
+                [*prompt.ids, *one.token_ids],
+                [*[False] * len(prompt.ids), *[one.is_finished or settings.learn_truncated] * len(one.token_ids)],
+            )
+            for prompt, one in zip(prompts, rollouts, strict=True)
+        ]
+        experience = _Experience(tokens, [])
+        if self._remembers:
+            self._remember(model, experience)
+        self._weigh(experience, rewards)
+        return experience
+
+    def _note_rollouts(self, rollouts: list[Rollout], rewards: Tensor, parts: dict[str, list[float]]) -> None:
+        groups = rewards.view(-1, self.settings.group_size)
+        without_signal = (groups.amax(1) - groups.amin(1) < 1e-9).double()
+        numbers = {
+            "reward": rewards,
+            "reward_spread": groups.std(1),
+            "no_signal": without_signal,
+            "length": torch.tensor([float(len(one.token_ids)) for one in rollouts]),
+            "truncated": torch.tensor([float(not one.is_finished) for one in rollouts]),
+            **({f"reward/{name}": torch.tensor(values) for name, values in parts.items()} if len(parts) > 1 else {}),
+        }
+        self.note(numbers)
+        means = {name: float(values.double().mean()) for name, values in numbers.items()}
+        self._recent = [*self._recent[1 - _WINDOW :], means]
+
+    def _remember(self, model: LanguageModel, experience: _Experience) -> None:
+        """Fill in what is known of the answers before the model changes."""
+        count = len(experience.tokens)
+        wanted = {"old": True, "reference": self._wants_reference, "values": self.method == "ppo"}
+        found: dict[str, list[Any]] = {name: [None] * count for name, is_wanted in wanted.items() if is_wanted}
+        items = [[one] for one in experience.tokens]
+        with without_learning(model), self.setting.autocast():
+            for group in self.groups_of(range(count), items):
+                sequences = self.laid_out([experience.tokens[number] for number in group])
+                lengths = sequences.lengths.tolist()
+                each: dict[str, Tensor] = {}
+                if wanted["values"]:
+                    each["old"], each["values"] = self._logprobs_and_values(model, sequences)
+                else:
+                    each["old"] = token_logprobs(model, sequences, self.sampling)
+                if wanted["reference"]:
+                    each["reference"] = self._reference_logprobs(model, sequences)
+                for name, values in each.items():
+                    for number, part in zip(group, torch.split(values.float(), lengths), strict=True):
+                        found[name][number] = part
+        for name, parts in found.items():
+            setattr(experience, name, parts)
+
+    def _reference_logprobs(self, model: LanguageModel, sequences: Sequences) -> Tensor:
+        if self._reference is not None:
+            return token_logprobs(self._reference, sequences, self.sampling)
+        with peft.disabled(model):
+            return token_logprobs(model, sequences, self.sampling)
+
+    def _weigh(self, experience: _Experience, rewards: Tensor) -> None:
+        """From rewards to the advantage of each token."""
+        settings, lengths = self.settings, [one.num_learnt for one in experience.tokens]
+        divergences = [old - reference for old, reference in zip(experience.old, experience.reference, strict=False)]
+        if divergences:
+            per_token = torch.cat(divergences)
+            self.note({"divergence": per_token})
+            if settings.kl_target is not None:
+                mean = float(per_token.mean())
+                self._kl.fill_(policy.next_coefficient(float(self._kl), mean, settings.kl_target))
+        kl = float(self._kl)
+        match self.method:
+            case "grpo":
+                whole = policy.group_advantages(rewards, settings.group_size, by_spread=settings.by_spread)
+                experience.advantages = [value.float().expand(n) for value, n in zip(whole, lengths, strict=True)]
+            case "rloo":
+                if divergences:  # part of the reward here, as in the paper
+                    rewards = rewards - kl * torch.stack([one.double().sum().cpu() for one in divergences])
+                whole = policy.leave_one_out_advantages(rewards, settings.group_size)
+                experience.advantages = [value.float().expand(n) for value, n in zip(whole, lengths, strict=True)]
+            case "ppo":
+                self._weigh_by_values(experience, rewards, divergences, kl)
+
+    def _weigh_by_values(self, experience: _Experience, rewards: Tensor, divergences: list[Tensor], kl: float) -> None:
+        settings = self.settings
+        advantages, returns = [], []
+        for number, values in enumerate(experience.values):
+            each = torch.zeros(len(values))
+            if divergences:
+                each -= kl * divergences[number].cpu()
+            if len(each):
+                each[-1] += float(rewards[number])
+            one, of_return = policy.generalised_advantages(
+                each, values.cpu(), discount=settings.discount, decay=settings.decay
+            )
+            advantages.append(one)
+            returns.append(of_return)
+        lengths = [len(one) for one in advantages]
+        experience.advantages = list(torch.split(policy.whitened(torch.cat(advantages)), lengths))
+        experience.returns = returns
+
+    def _batch_of(self, group: Sequence[int]) -> _Batch:
+        experience, device = self._experience, self.setting.device
+
+        def joined(parts: list[Tensor]) -> Tensor:
+            return torch.cat([parts[number] for number in group]).to(device) if parts else torch.empty(0)
+
+        return _Batch(
+            self.laid_out([experience.tokens[number] for number in group]),
+            joined(experience.advantages),
+            joined(experience.old),
+            joined(experience.reference),
+            joined(experience.values),
+            joined(experience.returns),
+        )
+
+    # ------------------------------------------------------------ the loss
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The share of a micro-batch in the mean over the step."""
+        assert isinstance(model, LanguageModel)
+        assert isinstance(batch, _Batch)
+        settings, sequences = self.settings, batch.sequences
+        values = torch.empty(0)
+        if self.method == "ppo":
+            log_probs, values = self._logprobs_and_values(model, sequences)
+        else:
+            log_probs = token_logprobs(model, sequences, self.sampling)
+        old = batch.old if len(batch.old) else log_probs.detach()
+        log_ratio = log_probs - old
+        self.note({"entropy": -log_probs})  # of tokens that were drawn: an estimate without bias
+        if self.method == "rloo":
+            return self._sequence_loss(log_ratio, batch)
+        clip = {"clip_low": settings.clip_low, "clip_high": settings.clip_high}
+        losses = policy.clipped_policy_loss(log_ratio, batch.advantages, **clip)
+        self.note({"clipped": ((log_ratio.exp() - 1).abs() > settings.clip_low).float()})
+        if len(batch.reference) and self.method == "grpo":
+            losses = losses + float(self._kl) * policy.corrected_divergence(log_probs, batch.reference, log_ratio)
+        total = self._mean(losses, sequences)
+        if self.method == "ppo":
+            of_values = policy.clipped_value_loss(values, batch.values, batch.returns, clip=settings.clip_low)
+            self.note({"value_loss": of_values})
+            total = total + settings.value_weight * self._mean(of_values, sequences)
+        return total
+
+    def _sequence_loss(self, log_ratio: Tensor, batch: _Batch) -> Tensor:
+        """RLOO: whole answers become likelier or less likely."""
+        sequences, settings = batch.sequences, self.settings
+        lengths = sequences.lengths.clamp(min=1)
+        advantages = by_sequence(batch.advantages, sequences) / lengths
+        whole = by_sequence(log_ratio, sequences)
+        clip = {"clip_low": settings.clip_low, "clip_high": settings.clip_high}
+        return policy.clipped_policy_loss(whole, advantages, **clip).sum() / len(self._experience.tokens)
+
+    def _mean(self, losses: Tensor, sequences: Sequences) -> Tensor:
+        tokens = self._experience.tokens
+        return policy.mean_over_tokens(
+            losses,
+            sequences.lengths,
+            sequences.owners,
+            kind=self.settings.mean,
+            num_tokens=float(max(1, sum(one.num_learnt for one in tokens))),
+            num_answers=float(len(tokens)),
+            longest=self.settings.max_tokens,
+        )
+
+    def _logprobs_and_values(self, model: LanguageModel, sequences: Sequences) -> tuple[Tensor, Tensor]:
+        """Of each learnt token, and what the value head says where it is predicted."""
+        seen: list[Tensor] = []
+        log_probs = token_logprobs(model, sequences, self.sampling, on_hidden=seen.append)
+        head = getattr(model, VALUE_HEAD)
+        return log_probs, head(seen[0]).float()[:, 0]
+
+    # ------------------------------------------------------------ evaluation
+
+    def evaluate(self, model: LanguageModel) -> dict[str, float]:
+        """Rewards of the likeliest answers to validation prompts."""
+        scores = judged_answers(
+            model,
+            self.validation_prompts[: self.settings.eval_prompts],
+            self.settings.max_tokens,
+            rollout_fn=self._rollout_fn,
+            reward_fn=self._reward_fn,
+        )
+        if len(self._recent) == _WINDOW:
+            self._diagnose()
+        return scores
+
+    def _diagnose(self) -> None:
+        """In plain words, when little is learnt."""
+        mean = {name: sum(one[name] for one in self._recent) / _WINDOW for name in ("reward", "no_signal", "truncated")}
+        if mean["no_signal"] > _NO_SIGNAL and mean["reward"] <= 0.05:
+            self.warnings.append(
+                f"in {mean['no_signal']:.0%} of the groups all answers got the same, and nearly none got anything: the "
+                "model finds no good answer by itself. Tune it by sft first, take easier prompts, give partial credit"
+            )
+        elif mean["no_signal"] > _NO_SIGNAL:
+            self.warnings.append(
+                f"in {mean['no_signal']:.0%} of the groups all answers got the same: there is little left to learn "
+                "from these prompts. Take harder ones, or raise --rl.temperature"
+            )
+        if mean["truncated"] > 0.5:
+            self.warnings.append(
+                f"{mean['truncated']:.0%} of the answers did not end within {self.settings.max_tokens} tokens: raise "
+                "--rl.max-tokens, or tune the model by sft first, so that it learns to end"
+            )
+
+    # ------------------------------------------------------------ what a checkpoint keeps
+
+    def _state(self) -> dict[str, Tensor]:
+        state = {"kl": self._kl.clone()}
+        experience = self._experience
+        if self.settings.updates == 1 or not experience.tokens:
+            return state
+        lengths = [len(one.ids) for one in experience.tokens]
+        state |= {
+            "number": torch.tensor(self._rollout_number),
+            "lengths": torch.tensor(lengths),
+            "ids": torch.tensor([token for one in experience.tokens for token in one.ids]),
+            "is_learnt": torch.tensor([learnt for one in experience.tokens for learnt in one.is_learnt]),
+        }
+        for name in ("advantages", "old", "reference", "values", "returns"):
+            parts = getattr(experience, name)
+            if parts:
+                state[name] = torch.cat(parts).cpu()
+        return state
+
+    def _restore(self, state: dict[str, Tensor]) -> None:
+        self._kl = state["kl"].clone()
+        if "number" not in state:
+            return
+        lengths = state["lengths"].tolist()
+        ids, learnt = torch.split(state["ids"], lengths), torch.split(state["is_learnt"], lengths)
+        tokens = [Tokens(one.tolist(), flags.tolist()) for one, flags in zip(ids, learnt, strict=True)]
+        counts = [one.num_learnt for one in tokens]
+        parts = {
+            name: list(torch.split(state[name].to(self.setting.device), counts))
+            for name in ("advantages", "old", "reference", "values", "returns")
+            if name in state
+        }
+        self._experience = _Experience(tokens, **parts)
+        self._rollout_number = int(state["number"])
+
+
+def judged_answers(
+    model: LanguageModel, prompts: Sequence[Prompt], max_tokens: int, *, rollout_fn: RolloutFn, reward_fn: RewardFn
+) -> dict[str, float]:
+    """The mean rewards of the likeliest answers, their length in tokens, and the share that did not end in time."""
+    with without_learning(model):
+        seeds = [0] * len(prompts)
+        rollouts = rollout_fn(model, [one.ids for one in prompts], Sampling(temperature=0.0), max_tokens, seeds)
+    parts = reward_fn(prompts, [one.text for one in rollouts])
+    count = len(rollouts)
+    each = {f"val_reward/{name}": sum(values) / count for name, values in parts.items()} if len(parts) > 1 else {}
+    return {
+        "val_reward": sum(sum(values) for values in parts.values()) / count,
+        **each,
+        "val_length": sum(len(one.token_ids) for one in rollouts) / count,
+        "val_truncated": sum(not one.is_finished for one in rollouts) / count,
+    }
