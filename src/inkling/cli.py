@@ -31,6 +31,7 @@ VERBS = {
     "plan": "Before a run: its size, memory, time, disk, and the loss to expect",
     "train": "Train a model on a data folder, or resume a run",
     "tune": "Teach a run answers, preferences and rewards",
+    "sample": "Let a run answer prompts, and grade the answers",
     "sweep": "Train with every combination of some options, and compare",
     "import": "Take in a model that others made: Hugging Face, GGUF, nanoGPT, litgpt",
     "export": "Write a model for another runtime (GGUF, Hugging Face, Ollama, ONNX), and check it there",

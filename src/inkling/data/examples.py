@@ -147,6 +147,11 @@ def _row_of(document: Any) -> tuple[str, AnyRow]:
     return json.dumps(row, sort_keys=True, ensure_ascii=False), recognise(row, document.id)
 
 
+def rows_of(path: Path) -> list[AnyRow]:
+    """The rows of a file or folder, in their order. Raises DataError for one that cannot be used."""
+    return [row for _, row in _rows(path, Examples(), skip_bad=False)]
+
+
 def distinct_prompts(rows: Sequence[AnyRow]) -> list[AnyRow]:
     """The first row of each prompt."""
     found: dict[str, AnyRow] = {}
