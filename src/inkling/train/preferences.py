@@ -109,7 +109,7 @@ class ReferencedStage(Stage):
 
     def _sums_of(self, model: LanguageModel, items: Sequence[Sequence[Tokens]]) -> Tensor:
         """Summed log-probabilities of all sequences, (items, sequences of each)."""
-        found = torch.zeros(len(items), len(items[0]))
+        found = torch.zeros(len(items), 2)
         with without_learning(model):
             for numbers in self.groups_of(range(len(items)), items):
                 batch = self.laid_out([one for number in numbers for one in items[number]])

@@ -1,0 +1,193 @@
+"""Losses of whole stages beside `trl`'s, on the same weights and tokens."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import SMALL_SHAPE, random_checkpoint
+from inkling import checkpoint
+from inkling.models import LanguageModel
+from inkling.tokenizer import Tokenizer
+from inkling.train.preferences import PreferenceSettings, PreferenceStage
+from inkling.train.reinforce import Prompt, ReinforceStage, Rollout, RolloutSettings
+from inkling.train.sequences import TokenBudget, Tokens
+from inkling.train.stage import Setting
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of trl, transformers, accelerate and datasets
+
+CPU = torch.device("cpu")
+PAIRS = [
+    ("the cat", " sat on a mat", " fell"),
+    ("rain", " fell and we read", " the 12 while"),
+    ("a", " mat", " cat cat"),
+]
+
+
+@pytest.fixture
+def folder(small_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("trl")
+    import datasets.fingerprint
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # datasets 5.2 cannot hash some of what pyarrow holds.
+    monkeypatch.setattr(datasets.fingerprint.Hasher, "hash", classmethod(lambda cls, value: uuid.uuid4().hex[:16]))
+    return random_checkpoint(tmp_path / "model", {"model_type": "llama", **SMALL_SHAPE}, small_tokenizer)
+
+
+def setting(count: int) -> Setting:
+    return Setting(count, TokenBudget(10_000, lambda left: None), 64, pack=False, seed=1, device=CPU)
+
+
+def gradients_of(loss: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(ours: Any, theirs: Any, model: LanguageModel, their_model: torch.nn.Module) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    mine, others = gradients_of(ours, model), gradients_of(theirs, their_model)
+    assert len(mine) > 10
+    for name, gradient in mine.items():
+        torch.testing.assert_close(gradient, others[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs", "options"),
+    [
+        ("sigmoid", ["sigmoid"], {}),
+        ("hinge", ["hinge"], {}),
+        ("robust", ["robust"], {"label_smoothing": 0.1}),
+        ("ipo", ["ipo"], {"length_normalised": True}),
+        ("sigmoid", ["sigmoid", "sft"], {"sft_weight": 1.0}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_dpo(
+    small_tokenizer: Tokenizer, folder: Path, tmp_path: Path, kind: Any, theirs: list[str], options: dict[str, Any]
+) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from trl import DPOConfig, DPOTrainer
+
+    their_model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.pad_token = "<|endoftext|>"
+    rows = Dataset.from_list([{"prompt": p, "chosen": c, "rejected": r} for p, c, r in PAIRS])
+    arguments = DPOConfig(
+        output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, beta=0.3, loss_type=theirs,
+        loss_weights=[1.0] * len(theirs), label_smoothing=options.get("label_smoothing", 0.0),
+    )  # fmt: skip
+    reference = AutoModelForCausalLM.from_pretrained(folder)
+    trainer = DPOTrainer(
+        their_model, ref_model=reference, args=arguments, train_dataset=rows, processing_class=tokenizer
+    )
+    examples = [trainer.train_dataset[number] for number in range(len(PAIRS))]
+    batch = trainer.data_collator(examples)
+    with torch.no_grad():  # a policy that has moved away
+        for parameter in their_model.parameters():
+            parameter.mul_(1.02)
+    their_loss = trainer._compute_loss(trainer.model, batch, False)
+
+    items = []
+    for one in examples:
+        prompt = one["prompt_ids"]
+        both = (one["chosen_ids"], one["rejected_ids"])
+        items.append([Tokens([*prompt, *ids], [False] * len(prompt) + [True] * len(ids)) for ids in both])
+    model = checkpoint.load_model(folder)[0]
+    settings = PreferenceSettings(beta=0.3, loss=kind, **{"sft_weight": 0.0, **options})
+    stage = PreferenceStage(items, items, setting(len(items)), settings, "dpo")
+    stage.begin(model)
+    model.load_state_dict(their_model.state_dict())
+    (compared,) = stage.micro_batches(0)
+    assert_same(stage.loss(model, compared) / stage.size(0), their_loss, model, their_model)
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "mean"), [("dapo", "tokens"), ("grpo", "answers"), ("dr_grpo", "constant")], ids=str
+)
+@pytest.mark.parametrize("kl", [0.0, 0.2])
+def test_grpo(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path, loss_type: str, mean: Any, kl: float) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from trl import GRPOConfig, GRPOTrainer
+
+    their_model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.pad_token = "<|endoftext|>"
+    arguments = GRPOConfig(
+        output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, beta=0.0, num_generations=4,
+        epsilon=0.2, epsilon_high=0.28, per_device_train_batch_size=4, max_completion_length=12, loss_type=loss_type,
+    )  # fmt: skip
+    trainer = GRPOTrainer(
+        their_model,
+        reward_funcs=lambda completions, **more: [0.0] * len(completions),
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": "the cat"}] * 4),
+        processing_class=tokenizer,
+    )
+    trainer.beta = kl
+    trainer.current_gradient_accumulation_steps = 1
+
+    model = checkpoint.load_model(folder)[0]
+    prompts = [Prompt([0, *small_tokenizer.encode(text)], text, {}) for text in ("the cat", "rain")]
+    answers = [
+        [5, 9, 3, 0],
+        [7, 8, 9, 10, 11, 12],
+        [20, 0],
+        [30, 31, 32, 33, 0],
+        [4, 4, 0],
+        [9, 0],
+        [50, 51, 0],
+        [60, 0],
+    ]
+    rewards = [1.0, 0, 0, 0.5, 0, 1, 1, 0]
+    settings = RolloutSettings(rewards=["x"], group_size=4, max_tokens=12, updates=2, mean=mean, kl=kl)
+    stage = ReinforceStage(
+        prompts,
+        prompts,
+        setting(2),
+        settings,
+        "grpo",
+        rollout_fn=lambda *given: [Rollout(ids, "", is_finished=True) for ids in answers],
+        reward_fn=lambda some, texts: {"x": rewards},
+    )
+    with torch.no_grad():
+        moved = [parameter.mul(1.01) for parameter in model.parameters()]
+    stage.begin(model)
+    (first,) = stage.micro_batches(0)
+    with torch.no_grad():  # the second step on the same answers
+        for parameter, values in zip(model.parameters(), moved, strict=True):
+            parameter.copy_(values)
+    (batch,) = stage.micro_batches(1)
+    assert torch.equal(batch.old, first.old)
+    ours = stage.loss(model, batch) / stage.size(1)
+
+    their_model.load_state_dict(model.state_dict())
+    order = [number for number in stage.order.items(0) for _ in range(4)]
+
+    def padded(rows: list[list[Any]], *, left: bool, value: float = 0) -> torch.Tensor:
+        width = max(map(len, rows))
+        return torch.tensor([[value] * (width - len(r)) + r if left else r + [value] * (width - len(r)) for r in rows])
+
+    prompt_rows = [prompts[number].ids for number in order]
+    lengths = [len(ids) for ids in answers]
+    advantages = torch.stack([one[0] for one in stage._experience.advantages])
+    inputs = {
+        "prompt_ids": padded(prompt_rows, left=True),
+        "prompt_mask": padded([[1] * len(ids) for ids in prompt_rows], left=True),
+        "completion_ids": padded(answers, left=False),
+        "completion_mask": padded([[1] * length for length in lengths], left=False),
+        "advantages": advantages,
+        "old_per_token_logps": padded([one.tolist() for one in stage._experience.old], left=False),
+        "num_items_in_batch": torch.tensor(sum(lengths)),
+    }
+    if kl:
+        inputs["ref_per_token_logps"] = padded([one.tolist() for one in stage._experience.reference], left=False)
+    theirs = trainer._compute_loss(trainer.model, inputs)
+    assert_same(ours, theirs, model, their_model)
