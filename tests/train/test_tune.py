@@ -238,7 +238,7 @@ def test_bad_requests_end_before_any_work(parent: Path, tmp_path: Path, small_to
         ("no answer to learn", DataError, {"method": "sft", "data": file}),
         ("no file or folder", DataError, {"method": "sft", "data": tmp_path / "nothing.jsonl"}),
         ("sees 96 tokens", ConfigError, {"method": "sft", "context": 1000}),
-        ("needs the field 'tests'", DataError, {"method": "grpo", "rl": {"rewards": ["unit_tests"]}}),
+        ("needs the field 'names'", DataError, {"method": "grpo", "rl": {"rewards": ["unit_tests"]}}),
         ("give much to answers that answer nothing", ConfigError, {"method": "grpo", "rl": {
             "rewards": [f"{parent.parent / 'own.py'}:generous"], "accept_hackable": False}}),
         ("no finite number", TrainingError, {"method": "grpo", "rl": {

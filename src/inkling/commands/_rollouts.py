@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from inkling import peft, rewards
 from inkling.errors import ConfigError, TrainingError
@@ -23,18 +23,14 @@ _MAX_PROBED = 4
 
 
 @contextmanager
-def adapter_in_weights(model: LanguageModel) -> Iterator[bool]:
-    """The model's adapter, if it has one, in its weights for the time of the block, where the compiled step sees it.
+def adapter_in_weights(model: LanguageModel) -> Iterator[None]:
+    """The adapter that is trained, if one is, in the weights for the time of the block, for the compiled step.
 
-    Yields whether it is there; beside packed matrices it stays by itself.
+    Beside packed matrices it stays by itself.
     """
-    if not peft.has_adapters(model):
-        yield True
-    elif any(isinstance(module, PackedMatrix) for module in model.modules()):
-        yield False
-    else:
-        with peft.merged(model):
-            yield True
+    is_packed = any(isinstance(module, PackedMatrix) for module in model.modules())
+    with peft.merged(model) if peft.is_in_use(model) and not is_packed else nullcontext():
+        yield
 
 
 def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
@@ -51,9 +47,9 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
             raise ConfigError(f"{model.config.model_type} models cannot answer many prompts at once: take another one")
         at_once = min(_MAX_SEQUENCES, len(prompts))
         blocks = sum(sorted(-(-(len(ids) + max_tokens) // BLOCK) + 1 for ids in prompts)[-at_once:])
-        with adapter_in_weights(model) as is_whole:
+        with adapter_in_weights(model):
             limits = EngineLimits(max_sequences=at_once, max_step_tokens=_STEP_TOKENS, num_blocks=blocks)
-            engine = Engine(model, tokenizer, limits, native=is_whole)
+            engine = Engine(model, tokenizer, limits)
             answers = []
             for ids, seed in zip(prompts, seeds, strict=True):
                 params = SamplingParams(

@@ -37,6 +37,9 @@ class Settings(CommandSettings):
 
     runs: Positional[list[Path]]
     """Run directories, each served under its name."""
+    adapters: list[Path] = Field([])
+    """Adapters of these runs, each served under its name beside its run: folders in PEFT's format, or runs tuned with
+    --adapter lora. They share the run's memory and its steps."""
     host: str = "127.0.0.1"
     """Address to listen on; one that others reach needs keys, or --insecure."""
     port: int = Field(8000, ge=0, le=65535)
@@ -130,6 +133,11 @@ def build_service(settings: Settings) -> Service:
         raise ConfigError(f"two runs have the same name: {', '.join(sorted(names))}")
     metrics = Metrics()
     served = {name: load(path, name, settings, metrics) for name, path in zip(names, settings.runs, strict=True)}
+    for folder in settings.adapters:
+        one = add_adapter(folder, {path: served[path.resolve().name] for path in settings.runs})
+        if one.name in served:
+            raise ConfigError(f"there are two models of the name {one.name}: rename a folder")
+        served[one.name] = one
     limits = ServiceLimits(timeout_s=float(settings.timeout))
     hosts = frozenset({"localhost", "127.0.0.1", "::1", settings.host}) if _is_loopback(settings.host) else None
     return Service(
@@ -174,6 +182,38 @@ def load(path: Path, name: str, settings: Settings, metrics: Metrics) -> Served:
     limits = EngineLimits(settings.max_sequences, num_blocks=int(min(wanted, affordable)))
     engine = Engine(model, tokenizer, limits)
     return Served(name, model, tokenizer, Worker(engine, metrics, max_queue=settings.max_queue), int(time.time()))
+
+
+def add_adapter(folder: Path, runs: dict[Path, Served]) -> Served:
+    """Put an adapter beside the run that it is for. Raises ConfigError when that one is not served."""
+    from inkling import checkpoint, peft
+    from inkling.serve.service import Served
+    from inkling.tensor_files import checksum
+    from inkling.tokenizer import Tokenizer
+    from inkling.train.tune import ADAPTER_FOLDER
+
+    held = folder / ADAPTER_FOLDER if (folder / ADAPTER_FOLDER).is_dir() else folder
+    name = held.resolve().parent.name if held.name == ADAPTER_FOLDER else held.resolve().name
+    stored = peft.read_adapter(held)
+    bases = {path: checksum(path / checkpoint.WEIGHTS_FILE) for path in runs}
+    fitting = [path for path, found in bases.items() if not stored.base_sha256 or found == stored.base_sha256]
+    if not fitting or (len(runs) > 1 and not stored.base_sha256):
+        what = f"made for {stored.base or 'a base that it does not name'}"
+        raise ConfigError(f"the adapter {folder} is {what}: serve that run, with no other weights, beside it")
+    parent = runs[fitting[0]]
+    peft.attach_stored(parent.model, stored.settings, stored.weights, name=name.replace(".", "_"))
+    tokenizer = Tokenizer.load(held) if (held / "tokenizer.json").is_file() else parent.tokenizer
+    if tokenizer.sha256 != parent.tokenizer.sha256:
+        raise ConfigError(f"the adapter {folder} was tuned with another tokenizer than that of {fitting[0]}")
+    return Served(
+        name,
+        parent.model,
+        tokenizer,
+        parent.worker,
+        int(time.time()),
+        adapter=name.replace(".", "_"),
+        parent=parent.name,
+    )
 
 
 def _is_loopback(host: str) -> bool:

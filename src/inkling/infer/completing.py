@@ -49,6 +49,7 @@ class Completing:
         logit_bias: Token id → what is added to its logit.
         grammar: What the text has to be; it ends where nothing more may follow.
         salt: Shares beginnings of prompts only with those that have the same.
+        adapter: The model's adapter that writes; None: the model alone.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Completing:
         logit_bias: Mapping[int, float] | None = None,
         grammar: Grammar | None = None,
         salt: bytes = b"",
+        adapter: str | None = None,
     ) -> None:
         if params.kv_cache != "full":
             raise ModelError("keys and values in 8 bits are for one text at a time: inkling generate --kv-cache int8")
@@ -74,7 +76,8 @@ class Completing:
             kept = kept_of_prompt(model, params)
             self.prompt_ids[1 : max(1, len(self.prompt_ids) - kept)] = []
         self.params = params
-        self.salt = salt
+        self.salt = salt if adapter is None else salt + b"\0" + adapter.encode()
+        self.adapter = adapter
         self.on_change = on_change
         self.num_top = num_top
         self.wants_prompt_logprobs = prompt_logprobs

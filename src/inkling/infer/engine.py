@@ -7,12 +7,14 @@ A request's text depends on its prompt, its parameters and its seed, and not on 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from inkling import peft
 from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.completing import Completing
@@ -85,7 +87,9 @@ class Engine:
         self.num_preempted = 0
         self.native: NativeStep | None = None
         self.why_not_native = "it was not asked for"
-        if native:
+        if native and peft.is_in_use(model):
+            self.why_not_native = "an adapter is in use"
+        elif native:
             try:
                 self.native = NativeStep(model, self.memory)
             except UnavailableError as reason:
@@ -199,7 +203,7 @@ class Engine:
     def _guess(self, sequence: Completing) -> None:
         """Guess at what follows, where more rows cost little: for few sequences, whose weights are read anyway."""
         sequence.guesses = []
-        if self.native is not None and len(self.running) <= self.limits.few_sequences:
+        if self.native is not None and sequence.adapter is None and len(self.running) <= self.limits.few_sequences:
             sequence.guess(self.limits.max_guesses)
             if sequence.guesses and not self._extend(sequence, sequence.num_computed + 1 + len(sequence.guesses)):
                 sequence.guesses = []
@@ -271,18 +275,22 @@ class Engine:
 
     def _run(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
         """Logits after each piece: of answers in compiled code if there is any, of the rest in torch."""
-        answers = [(one, piece) for one, piece in pieces if piece.start >= len(one.prompt_ids)]
+
+        def is_native(one: Completing, piece: Piece) -> bool:
+            return piece.start >= len(one.prompt_ids) and one.adapter is None
+
+        answers = [(one, piece) for one, piece in pieces if is_native(one, piece)]
         if self.native is None or not answers:
             return self._run_in_torch(pieces)
-        prompts = [(one, piece) for one, piece in pieces if piece.start < len(one.prompt_ids)]
-        of_prompts = self._run_in_torch(prompts) if prompts else iter(())
+        others = [(one, piece) for one, piece in pieces if not is_native(one, piece)]
+        of_others = self._run_in_torch(others) if others else iter(())
         rows = self.native(
             [token for one, _ in answers for token in (one.token_ids[-1], *one.guesses)],
             [place for _, piece in answers for place in range(piece.start, piece.end)],
             [piece.blocks for _, piece in answers for _ in range(piece.count)],
         )
         of_answers = iter(torch.split(rows, [piece.count for _, piece in answers]))
-        return (next(of_answers if piece.start >= len(one.prompt_ids) else of_prompts) for one, piece in pieces)
+        return (next(of_answers if is_native(one, piece) else of_others) for one, piece in pieces)
 
     @torch.inference_mode()
     def _run_in_torch(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
@@ -292,7 +300,9 @@ class Engine:
         device = self.model.device
         row = torch.tensor([ids + [0] * num_padding], device=device)
         step = PagedStep(self.memory, [piece for _, piece in pieces], num_padding)
-        hidden = self.model.hidden(row, cache=step)[0]  # (1, T) -> (T, C)
+        adapters = _rows_of_adapters(pieces, device)
+        with peft.selected(self.model, adapters) if adapters else nullcontext():
+            hidden = self.model.hidden(row, cache=step)[0]  # (1, T) -> (T, C)
         wanted: list[int] = []
         counts: list[int] = []
         at = 0
@@ -311,6 +321,17 @@ class Engine:
         if piece.start < len(sequence.prompt_ids):
             return sequence.prompt_ids[piece.start : piece.end]
         return sequence.token_ids[-1:]
+
+
+def _rows_of_adapters(pieces: Sequence[tuple[Completing, Piece]], device: torch.device) -> list[tuple[str, Tensor]]:
+    """Which rows each adapter writes; filled up with rows of their own, so that no bits depend on their number."""
+    rows: dict[str, list[int]] = {}
+    at = 0
+    for sequence, piece in pieces:
+        if sequence.adapter is not None:
+            rows.setdefault(sequence.adapter, []).extend(range(at, at + piece.count))
+        at += piece.count
+    return [(name, torch.tensor(of + of[:1] * _padding(len(of)), device=device)) for name, of in rows.items()]
 
 
 def _padding(num_rows: int) -> int:

@@ -13,7 +13,9 @@ from inkling.peft.lora import (
     attach_stored,
     disabled,
     has_adapters,
+    is_in_use,
     select,
+    selected,
 )
 from inkling.peft.merging import merged, merged_weights
 
@@ -26,9 +28,11 @@ __all__ = [
     "attach_stored",
     "disabled",
     "has_adapters",
+    "is_in_use",
     "merged",
     "merged_weights",
     "read_adapter",
     "select",
+    "selected",
     "write_adapter",
 ]

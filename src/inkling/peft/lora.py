@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import torch
@@ -163,8 +163,13 @@ def attach_stored(
                 )
             with torch.no_grad():
                 parameter.copy_(found)
-        lora.requires_grad_(requires_grad=False)
+        lora.requires_grad_(requires_grad=False).to(dtype=_stream_dtype(model))
     return model
+
+
+def _stream_dtype(model: nn.Module) -> torch.dtype:
+    """Of what flows through the model."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
@@ -188,12 +193,22 @@ def select(model: nn.Module, selection: Selection) -> None:
         adapters.selection = selection
 
 
-@contextmanager
-def disabled(model: nn.Module) -> Iterator[None]:
+def is_in_use(model: nn.Module) -> bool:
+    """Whether the model computes something else than its base."""
+    return any(adapters.selection is not None for _, adapters in _all(model))
+
+
+def disabled(model: nn.Module) -> AbstractContextManager[None]:
     """The model as it was before any adapter, for the time of the block."""
+    return selected(model, None)
+
+
+@contextmanager
+def selected(model: nn.Module, selection: Selection) -> Iterator[None]:
+    """The model with these adapters for the time of the block."""
     before = [(adapters, adapters.selection) for _, adapters in _all(model)]
     try:
-        select(model, None)
+        select(model, selection)
         yield
     finally:
         for adapters, selection in before:

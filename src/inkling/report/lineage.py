@@ -65,7 +65,11 @@ def _ancestors(run: Path, depth: int) -> list[Link]:
         source = Path(str(record.data["imported_from"]))
         check: Check = "unknown" if source.exists() else "missing"
         found.append(Link("import", str(source), "", check, depth + 1, str(record.data.get("kind", ""))))
-    if "folder" in record.data:
+    if "rows_sha256" in record.data:
+        rows = Path(str(record.data["folder"]))
+        is_there: Check = "unknown" if rows.exists() else "missing"
+        found.append(Link("data", str(rows), str(record.data["rows_sha256"]), is_there, depth + 1, "rows"))
+    elif "folder" in record.data:
         found += _data(Path(str(record.data["folder"])), str(record.data.get("manifest_sha256", "")), depth + 1)
     weights = run / checkpoint.WEIGHTS_FILE
     check = "unknown" if not checksum(weights) else "same" if is_whole(weights) else "changed"

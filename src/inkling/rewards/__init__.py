@@ -73,7 +73,7 @@ class Reward:
 
     def check_row(self, place: str, row: Mapping[str, Any]) -> None:
         """Raises DataError where a row lacks a field."""
-        for name in self.required - row.keys():
+        for name in sorted(self.required - row.keys()):
             raise DataError(f"{place}: the reward {self.name} needs the field {name!r}")
 
 

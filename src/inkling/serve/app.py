@@ -43,11 +43,11 @@ def build_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        for one in service.served.values():
-            one.worker.start()
+        for worker in service.workers:
+            worker.start()
         yield
-        for one in service.served.values():
-            one.worker.stop()
+        for worker in service.workers:
+            worker.stop()
 
     app = FastAPI(title="Inkling", version=inkling.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(_Guard, service=service)
@@ -238,7 +238,7 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
-        engines = [one.worker.engine for one in service.served.values()]
+        engines = [worker.engine for worker in service.workers]
         gauges = {
             "running": (sum(len(engine.running) for engine in engines), "Completions being written."),
             "waiting": (sum(len(engine.waiting) for engine in engines), "Completions that wait."),
@@ -278,4 +278,5 @@ def _described(one: Served) -> dict[str, Any]:
         "owned_by": "inkling",
         "max_model_len": context,
         "has_chat_template": one.tokenizer.chat_template is not None,
+        **({} if one.adapter is None else {"parent": one.parent}),
     }

@@ -12,6 +12,7 @@ import torch
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from inkling import peft
 from inkling.infer.generate import check_room
 from inkling.serve.errors import ApiError
 from inkling.serve.service import Served, Service, check_ids
@@ -81,7 +82,8 @@ def _ids_of(body: EmbeddingRequest, served: Served) -> list[list[int]]:
 def embed(served: Served, ids: list[int]) -> torch.Tensor:
     """The vector of a text, (C) fp32."""
     row = torch.tensor([[served.tokenizer.eot_id, *ids]], device=served.model.device)
-    hidden = served.model.hidden(row)[0, 1:].float().mean(dim=0)  # (1, T, C) -> (C)
+    with peft.selected(served.model, served.adapter):
+        hidden = served.model.hidden(row)[0, 1:].float().mean(dim=0)  # (1, T, C) -> (C)
     unit: torch.Tensor = (hidden / hidden.norm().clamp(min=1e-12)).cpu()
     return unit
 

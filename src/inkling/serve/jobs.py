@@ -199,6 +199,7 @@ def _completing(
         logit_bias=bias,
         grammar=_grammar_of(asked),
         salt=str(key.id).encode() if key is not None else b"",
+        adapter=served.adapter,
     )
 
 

@@ -17,13 +17,20 @@ from inkling.tokenizer import Tokenizer
 
 @dataclass
 class Served:
-    """A model and what computes it."""
+    """A model, or an adapter of one, and what computes it.
+
+    Attributes:
+        adapter: The adapter's name in the model; None: the model alone.
+        parent: Name of the adapter's model.
+    """
 
     name: str
     model: LanguageModel
     tokenizer: Tokenizer
     worker: Worker
     created_s: int
+    adapter: str | None = None
+    parent: str | None = None
     _grammars: GrammarMaker | None = None
 
     def grammars(self) -> GrammarMaker:
@@ -74,7 +81,12 @@ class Service:
     @property
     def num_open(self) -> int:
         """Completions that are not finished."""
-        return sum(one.worker.num_open for one in self.served.values())
+        return sum(worker.num_open for worker in self.workers)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Of the models; those of an adapter are its model's."""
+        return list({id(one.worker): one.worker for one in self.served.values()}.values())
 
     def model(self, name: str) -> Served:
         """A model by its name. Raises ApiError for an unknown one."""

@@ -403,6 +403,7 @@ class TuningRun(Run):
                 base_sha256=self.record.data["start_from_sha256"],
                 turned=self.model.config.model_type == "gpt2",
             )
+            self.tokenizer.save(self.run / ADAPTER_FOLDER)
         checkpoint.save_weights(self.run, self._whole_weights(model))
 
     # ------------------------------------------------------------ evaluation
@@ -455,6 +456,7 @@ class TuningRun(Run):
             "validation": self._scores_at(state.best_step),
             "start": self._scores_at(0),
             "best_step": state.best_step,
+            "best_val_loss": self._scores_at(state.best_step).get("val_loss"),
         }
         title = f"{self.run.name}: {self.settings.method}, {self.record.num_parameters / 1e6:.1f} M parameters"
         plot_losses(self.run, title, self.stage.what_the_loss_is)
