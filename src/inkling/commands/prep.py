@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inkling.config import CommandSettings, Field, Positional, SettingsConfigDict
 from inkling.data.check import check
@@ -12,6 +12,7 @@ from inkling.data.prep import Executor, Prepared, prep, prep_shard
 from inkling.data.prep_options import PrepOptions
 from inkling.errors import ConfigError
 from inkling.progress import LiveProgress
+from inkling.tokenizer import Tokenizer
 
 
 class Settings(PrepOptions, CommandSettings):
@@ -43,6 +44,11 @@ class Settings(PrepOptions, CommandSettings):
     without --shard."""
     check: bool = False
     """Read the data folders that are named and see that nothing was altered and no validation text is trained on."""
+    show: int = Field(0, ge=0)
+    """Do not prepare: show so many rows of chats or preferences, token by token, with what is learnt of them, by the
+    --tokenizer of a run."""
+    form: Literal["chat", "plain"] = "chat"
+    """With --show: as `inkling tune --form`."""
     as_json: bool = False
     """Print one JSON object on standard output."""
 
@@ -51,6 +57,15 @@ def run(settings: Settings) -> None:
     """Prepare, and say what was in the text."""
     if settings.check:
         _check(settings)
+        return
+    if settings.show:
+        if settings.tokenizer is None:
+            raise ConfigError("whose tokens? Name a run: --tokenizer runs/NAME")
+        from inkling.commands._show import show_rows  # brings torch, which preparing does without
+
+        tokenizer = Tokenizer.load(settings.tokenizer)
+        for path in settings.paths:
+            show_rows(Path(path), tokenizer, settings.show, settings.form)
         return
     if settings.out is None:
         raise ConfigError("where to? Name the data folder to make: -o data/NAME")
