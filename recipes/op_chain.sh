@@ -37,10 +37,10 @@ tune() { # NAME FROM ROWS …: a run, unless it is there
 tune sft base demonstrations.jsonl --steps 200 --batch-size 64 --lr 3e-3 --val-fraction 0.08
 
 [ -f pairs.jsonl ] || inkling sample runs/sft prompts.jsonl --form plain --rewards unit_tests --samples 8 -n 24 \
-  --limit 1000 --write pairs --pairs 2 --seed "$seed" -o pairs.jsonl >&2
-tune dpo_naive sft pairs.jsonl --method dpo --preference.sft-weight 0 --lr 1e-4 --batch-size 32 --steps 100
-tune dpo sft pairs.jsonl --method dpo --preference.beta 0.3 --lr 3e-4 --batch-size 32 --steps 100
-tune chosen sft pairs.jsonl --method sft --lr 3e-4 --batch-size 32 --steps 100
+  --write pairs --pairs 4 --seed "$seed" -o pairs.jsonl >&2
+tune dpo_naive sft pairs.jsonl --method dpo --preference.sft-weight 0 --lr 3e-4 --batch-size 32 --steps 150
+tune dpo sft pairs.jsonl --method dpo --preference.beta 0.3 --lr 3e-4 --batch-size 32 --steps 150
+tune chosen sft pairs.jsonl --method sft --lr 3e-4 --batch-size 32 --steps 150
 tune grpo sft prompts.jsonl --validation tuning.jsonl --method grpo --rl.rewards unit_tests --batch-size 32 \
   --steps 100 --lr 3e-4 --loop.eval-every 25
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import SMALL_SHAPE, random_checkpoint
-from inkling import checkpoint, peft
+from inkling import checkpoint, peft, rewards
 from inkling.commands import sample as sample_command
 from inkling.commands.tune import tune
 from inkling.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -55,6 +55,8 @@ KINDS = {
     "grpo": "prompts",
     "rloo": "prompts",
     "ppo": "prompts",
+    "reward": "preferences",
+    "distill": "conversations",
 }
 
 
@@ -90,6 +92,8 @@ def settings(parent: Path, out: Path, method: str, **more: Any) -> TuneSettings:
         "log": {"samples": False},
         "schedule": {"name": "constant", "warmup_steps": 0},
     }
+    if method == "distill":
+        values["distill"] = {"teacher": parent}
     if KINDS[method] == "prompts":
         rewards = [f"{parent.parent / 'own.py'}:short"]
         values["rl"] = {"rewards": rewards, "group_size": 3, "max_tokens": 8, "accept_hackable": True}
@@ -161,6 +165,38 @@ def test_rewards_are_learnt_from(parent: Path, tmp_path: Path, method: str) -> N
     assert not any("value_head" in name for name in load_file(run / "model.safetensors"))
 
 
+def test_a_reward_model_rewards_what_was_preferred(parent: Path, tmp_path: Path) -> None:
+    run = work(settings(parent, tmp_path / "run", "reward", steps=25, lr=1e-3))
+    results = checkpoint.read_run(run).results
+    assert results["validation"]["val_accuracy"] == 1
+    assert abs(results["validation"]["val_mean_reward"]) < 2
+    judge = rewards.load(str(run))
+    pairs = [row for row in rows("preferences") if row["prompt"].endswith(("1", "2"))]
+    prompts = [row["prompt"] for row in pairs]
+    good = judge(prompts, [row["chosen"] for row in pairs], pairs)
+    bad = judge(prompts, [row["rejected"] for row in pairs], pairs)
+    assert all(one > other for one, other in zip(good, bad, strict=True))
+    assert good == pytest.approx(
+        [judge([p], [row["chosen"]], [row])[0] for p, row in zip(prompts, pairs, strict=True)], abs=1e-4
+    )
+    with pytest.raises(ConfigError, match="no reward model"):
+        rewards.load(str(parent))
+
+
+@pytest.mark.parametrize("logits", ["live", "stored"])
+def test_a_student_comes_near_its_teacher(
+    parent: Path, tmp_path: Path, logits: str, small_tokenizer: Tokenizer
+) -> None:
+    teacher = work(settings(parent, tmp_path / "teacher", "sft", steps=20))
+    values = {"model_type": "llama", **SMALL_SHAPE, "hidden_size": 32, "max_position_embeddings": 96}
+    student = random_checkpoint(tmp_path / "student", values, small_tokenizer, spread=0.05)
+    more = {"start_from": student, "distill": {"teacher": teacher, "logits": logits, "top_k": 8}}
+    run = work(settings(parent, tmp_path / "run", "distill", steps=40, lr=1e-2, **more))
+    results = checkpoint.read_run(run).results
+    assert results["validation"]["val_divergence"] < 0.3 * results["start"]["val_divergence"]
+    assert (run / "teacher.safetensors").is_file() == (logits == "stored")
+
+
 # ---------------------------------------------------------------- exactness
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -171,6 +207,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "kto": {"method": "kto", "packing": "yes"},
     "grpo": {"method": "grpo", "rl": {"kl": 0.1, "kl_target": 0.01}},
     "grpo-updates": {"method": "grpo", "rl": {"updates": 4}},
+    "distill-stored": {"method": "distill", "distill": {"logits": "stored"}},
+    "reward": {"method": "reward"},
     "ppo-lora": {"method": "ppo", "adapter": "lora", "rl": {"updates": 2, "kl": 0.1}},
 }
 

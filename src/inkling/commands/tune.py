@@ -90,7 +90,8 @@ def print_summary(path: Path, record: RunRecord) -> None:
     print(f"validation, best weights (step {results['best_step']}), from before to after:")
     for name, value in after.items():
         print(f"  {name.removeprefix('val_'):<20} {before.get(name, float('nan')):>9.4f} → {value:.4f}")
-    for warning in dict.fromkeys(results.get("warnings", [])):
+    kinds = {warning[:20]: warning for warning in results.get("warnings", [])}  # the last of each kind
+    for warning in kinds.values():
         print(f"Warning: {warning}")
     if (path / ADAPTER_FOLDER).is_dir():
         print(f"Adapter, in PEFT's format:  {path / ADAPTER_FOLDER}")

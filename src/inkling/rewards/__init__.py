@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from inkling.errors import ConfigError, DataError, TrainingError, did_you_mean
+from inkling.rewards._model import reward_of_model
 
 RewardFn = Callable[..., list[float]]
 HACKS = {
@@ -83,18 +84,25 @@ def names() -> list[str]:
 
 
 def load(spelled: str) -> Reward:
-    """A reward by its name, or FILE.py:FUNCTION, either with =WEIGHT behind. Raises ConfigError for an unknown one."""
+    """A reward by its name, FILE.py:FUNCTION, or a run of `tune --method reward`; each with =WEIGHT behind, if not 1.
+
+    Raises ConfigError for an unknown one.
+    """
     name, _, weight_text = spelled.partition("=")
     try:
         weight = float(weight_text or 1.0)
     except ValueError:
         raise ConfigError(f"{weight_text!r} is no weight of the reward {name}") from None
-    if ".py" in name:
+    if Path(name).is_dir():
+        function = reward_of_model(Path(name))
+    elif ".py" in name:
         function = _own_function(name)
     elif name in names():
         function = importlib.import_module(f"inkling.rewards.{name}").reward
     else:
-        raise ConfigError(f"there is no reward {name!r}{did_you_mean(name, names())}; or give FILE.py:FUNCTION")
+        raise ConfigError(
+            f"there is no reward {name!r}{did_you_mean(name, names())}; or give FILE.py:FUNCTION, or a reward model"
+        )
     parameters = list(inspect.signature(function).parameters.values())[2:]
     fields = [one for one in parameters if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
     required = frozenset(one.name for one in fields if one.default is one.empty)

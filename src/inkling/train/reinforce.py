@@ -18,11 +18,11 @@ from inkling.align import policy
 from inkling.config import Field, Section
 from inkling.models import LanguageModel
 from inkling.train.loop import Task
+from inkling.train.reward_model import VALUE_HEAD, add_value_head
 from inkling.train.sequences import Sampling, Sequences, Tokens, by_sequence, token_logprobs
 from inkling.train.stage import Setting, Stage, without_learning
 
 ReinforceMethod = Literal["grpo", "rloo", "ppo"]
-VALUE_HEAD = "value_head"
 _NO_SIGNAL = 0.9
 _WINDOW = 20
 
@@ -172,11 +172,8 @@ class ReinforceStage(Stage):
     def begin(self, model: LanguageModel) -> None:
         """Take the model as it is as the reference, where one is asked for."""
         self._model = model
-        if self.method == "ppo" and not hasattr(model, VALUE_HEAD):
-            head = nn.Linear(model.config.hidden_size, 1).to(model.device)
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-            model.add_module(VALUE_HEAD, head)
+        if self.method == "ppo":
+            add_value_head(model)
         if self._wants_reference and not peft.has_adapters(model):
             self._reference = copy.deepcopy(model).requires_grad_(requires_grad=False).eval()
 

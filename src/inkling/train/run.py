@@ -135,7 +135,7 @@ class Run(ABC):
 
     def train(self) -> RunRecord:
         """Train to the end or to an interruption; returns the record, whose status says which."""
-        if self._is_new and self.world.is_main:
+        if self._is_new and self.world.is_main and not (self.run / checkpoint.RUN_FILE).exists():
             self._create_run_folder()
         with threads(self.choices["num_threads"]), deterministic():
             wandb = self._stage_settings.log.wandb

@@ -59,6 +59,9 @@ class Stage(ABC):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, float] = {}
 
+    def begin(self, model: LanguageModel) -> None:  # noqa: B027 - most methods need nothing
+        """Look at the model before anything changes, or give it what the method needs beside it."""
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Summed over the items of a micro-batch."""

@@ -17,15 +17,18 @@ from inkling.errors import CheckpointError, ConfigError
 from inkling.optim import adamw
 from inkling.optim._groups import parameter_groups
 from inkling.quantize import Quantization, default_formats, quantize_model
+from inkling.tensor_files import write_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import CHATML
+from inkling.train.distill import STORE_FILE, DistillStage
 from inkling.train.encode import Encoder, encoded
 from inkling.train.log import SilentLog, plot_losses, read_metrics
 from inkling.train.loop import StepReport, Task, Trainer
 from inkling.train.precision import autocast
-from inkling.train.preferences import FeedbackStage, PreferenceStage, ReferencedStage
+from inkling.train.preferences import FeedbackStage, PreferenceStage
 from inkling.train.probe import Choices, Probe, peak_flops, threads
-from inkling.train.reinforce import VALUE_HEAD, Prompt, ReinforceStage, RewardFn, RolloutFn, judged_answers
+from inkling.train.reinforce import Prompt, ReinforceStage, RewardFn, RolloutFn, judged_answers
+from inkling.train.reward_model import VALUE_HEAD, RewardModelStage, head_weights, read_at_the_end
 from inkling.train.run import DescribeFn, Reporter, Run, SampleFn, TaskFn, deterministic, lineage_of
 from inkling.train.sequences import TokenBudget, Tokens, lay_out, packing_pays
 from inkling.train.session import Session
@@ -35,6 +38,7 @@ from inkling.train.tune_settings import TuneSettings
 from inkling.train.world import ALONE
 
 ADAPTER_FOLDER = "adapter"
+REWARD_HEAD_FILE = "reward_head.safetensors"
 _MICRO_BATCH_TOKENS = 8192
 _MAX_RATE, _MIN_RATE = 1e-3, 1e-5
 _QUANTIZED_GROUP = 32
@@ -162,8 +166,14 @@ class TuningRun(Run):
         match self.settings.method:
             case "sft":
                 return encoded(rows, lambda row: map(encoder.conversation, as_conversations(row)), bad)
+            case "distill":
+                return encoded(rows, lambda row: map(encoder.conversation, as_conversations(row)), bad)
             case "dpo" | "orpo" | "simpo":
                 return encoded(rows, lambda row: map(encoder.answers, as_pairs(row)), bad)
+            case "reward":
+                pairs = encoded(rows, lambda row: map(encoder.answers, as_pairs(row)), bad)
+                eot_id = self.tokenizer.eot_id
+                return [[read_at_the_end(one, eot_id) for one in pair] for pair in pairs]
             case "kto":
                 judged = encoded(rows, as_judged, bad)
                 half = len(judged) // 2  # far enough that an answer to another prompt stands there
@@ -262,7 +272,7 @@ class TuningRun(Run):
 
     def _sequences(self) -> list[Tokens]:
         """All of them, flat."""
-        if self.settings.method == "sft":
+        if self.settings.method in ("sft", "distill"):
             return list(self._items[0])
         if self.settings.method == "kto":
             return [one for pair, _ in self._items[0] for one in pair]
@@ -317,6 +327,11 @@ class TuningRun(Run):
                 return SupervisedStage(train, validation, setting, table)
             case "dpo" | "orpo" | "simpo":
                 return PreferenceStage(train, validation, setting, settings.preference, settings.method)
+            case "reward":
+                return RewardModelStage(train, validation, setting, settings.reward)
+            case "distill":
+                teacher = self._teacher()
+                return DistillStage(train, validation, setting, settings.distill, teacher, self.run / STORE_FILE)
             case "kto":
                 pairs = [pair for pair, _ in train], [pair for pair, _ in validation]
                 flags = [flag for _, flag in train], [flag for _, flag in validation]
@@ -333,6 +348,17 @@ class TuningRun(Run):
                     reward_fn=self.reward_fn,
                 )
 
+    def _teacher(self) -> models.LanguageModel:
+        """Who is learnt from. Raises ConfigError for one that knows other tokens."""
+        path = self.settings.distill.teacher
+        assert path is not None
+        teacher, tokenizer = checkpoint.load_model(path, device=self.device)
+        if tokenizer.sha256 != self.tokenizer.sha256:
+            raise ConfigError(
+                f"{path} has another tokenizer than {self.parent}: let it answer with inkling sample, then sft"
+            )
+        return teacher.requires_grad_(requires_grad=False)
+
     def _task(self) -> Task:
         return self.stage.task()
 
@@ -345,9 +371,10 @@ class TuningRun(Run):
 
     def train(self) -> RunRecord:
         """Train to the end or to an interruption; returns the record, whose status says which."""
-        if isinstance(self.stage, ReferencedStage | ReinforceStage):
-            with threads(self.choices["num_threads"]), deterministic(), self._autocast():
-                self.stage.begin(self.model)
+        if self._is_new and not (self.run / checkpoint.RUN_FILE).exists():
+            self._create_run_folder()
+        with threads(self.choices["num_threads"]), deterministic(), self._autocast():
+            self.stage.begin(self.model)
         return super().train()
 
     def _autocast(self) -> Any:
@@ -404,6 +431,8 @@ class TuningRun(Run):
                 turned=self.model.config.model_type == "gpt2",
             )
             self.tokenizer.save(self.run / ADAPTER_FOLDER)
+        if self.settings.method == "reward":
+            write_tensors(self.run / REWARD_HEAD_FILE, head_weights(model))
         checkpoint.save_weights(self.run, self._whole_weights(model))
 
     # ------------------------------------------------------------ evaluation

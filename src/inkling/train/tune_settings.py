@@ -11,15 +11,17 @@ from inkling.config import CommandSettings, Duration, Field, Positional, Section
 from inkling.optim._ema import AverageSettings
 from inkling.optim._schedule import ScheduleSettings
 from inkling.peft import AdapterSettings
+from inkling.train.distill import DistillSettings
 from inkling.train.encode import Format
 from inkling.train.guard import GuardSettings
 from inkling.train.loop import LoopSettings
 from inkling.train.preferences import PreferenceSettings
 from inkling.train.reinforce import RolloutSettings
+from inkling.train.reward_model import RewardSettings
 from inkling.train.session import CheckpointSettings
 from inkling.train.settings import LogSettings, MachineSettings
 
-Method = Literal["sft", "dpo", "orpo", "simpo", "kto", "grpo", "rloo", "ppo"]
+Method = Literal["sft", "dpo", "orpo", "simpo", "kto", "grpo", "rloo", "ppo", "reward", "distill"]
 Adapter = Literal["none", "lora", "lora-int8", "lora-int4", "lora-nf4"]
 
 
@@ -38,8 +40,9 @@ class TuneSettings(CommandSettings):
     """Teach a run or an import: answers to imitate, answers that are preferred, rewards.
 
     sft learns the answers of conversations. dpo, orpo and simpo learn from pairs of a better and a worse answer, kto
-    from answers found good or bad; grpo, rloo and ppo from rewards of answers that the model gives itself. The rows may
-    be chat messages, ShareGPT, Alpaca, prompt and completion, preferences, rankings, feedback or prompts alone, in any
+    from answers found good or bad; grpo, rloo and ppo from rewards of answers that the model gives itself. reward makes
+    a reward model of preferences, distill learns what a larger model thinks of each next token. The rows may be chat
+    messages, ShareGPT, Alpaca, prompt and completion, preferences, rankings, feedback or prompts alone, in any
     file that `inkling prep` reads: what they are is recognised and said. The result is a run like any other.
 
     Example: inkling tune runs/notes chats.jsonl
@@ -99,6 +102,10 @@ class TuneSettings(CommandSettings):
     """Learning from preferences."""
     rl: RolloutSettings = RolloutSettings()
     """Reinforcement learning, and rewards."""
+    reward: RewardSettings = RewardSettings()
+    """Learning a reward model."""
+    distill: DistillSettings = DistillSettings()
+    """Learning what a larger model thinks."""
     adamw: OptimizerSettings = OptimizerSettings()
     """The optimizer."""
     schedule: ScheduleSettings = ScheduleSettings(name="linear", warmup_steps=10)
@@ -129,6 +136,10 @@ class TuneSettings(CommandSettings):
     def _rewards_to_learn_from(self) -> TuneSettings:
         if self.method in ("grpo", "rloo", "ppo") and not self.rl.rewards:
             raise ValueError(f"{self.method} learns from rewards: name some with --rl.rewards, such as unit_tests")
+        if self.method == "distill" and self.distill.teacher is None:
+            raise ValueError("distill learns from a larger run: name it with --distill.teacher")
+        if self.method == "reward" and self.adapter != "none":
+            raise ValueError("a reward model is trained as a whole: leave out --adapter")
         return self
 
     @model_validator(mode="after")
