@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from conftest import SMALL_SHAPE, random_checkpoint
-from inkling import checkpoint, peft
+from inkling import checkpoint, importers, peft
 from inkling.errors import CheckpointError, ModelError
 from inkling.models import LanguageModel
 from inkling.peft import AdapterSettings
 from inkling.quantize import Quantization, default_formats, nf4, quantize_model
+from inkling.tensor_files import checksum
 from inkling.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # in peft
@@ -135,6 +136,27 @@ def test_merged_is_adapted(small_tokenizer: Tokenizer, tmp_path: Path, model_typ
     with peft.disabled(model):
         fresh.load_state_dict(before)
         torch.testing.assert_close(model(IDS), fresh(IDS), rtol=0, atol=0)
+
+
+def test_an_adapter_is_imported_with_its_base(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = model_of(small_tokenizer, tmp_path)
+    settings = AdapterSettings(rank=4, dora=True)
+    peft.attach(model, settings)
+    randomise(model)
+    base, folder = tmp_path / "qwen3", tmp_path / "adapter"
+    found = checksum(base / "model.safetensors")
+    peft.write_adapter(folder, peft.adapter_weights(model), settings, base=str(base), base_sha256=found)
+    kind, imported = importers.read(folder)
+    assert kind == "peft"
+    fresh = model_of(small_tokenizer, tmp_path / "fresh")
+    fresh.load_state_dict(imported.weights)
+    torch.testing.assert_close(fresh(IDS), model(IDS), rtol=1e-4, atol=1e-4)
+    peft.write_adapter(folder, peft.adapter_weights(model), settings, base=str(base), base_sha256="other")
+    with pytest.raises(ModelError, match="its weights are others"):
+        importers.read(folder)
+    peft.write_adapter(folder, peft.adapter_weights(model), settings, base="owner/name", base_sha256="")
+    with pytest.raises(ModelError, match="not a folder here"):
+        importers.read(folder)
 
 
 def test_rows_have_their_own_adapters(small_tokenizer: Tokenizer, tmp_path: Path) -> None:

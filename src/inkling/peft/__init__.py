@@ -6,6 +6,7 @@ format of Hugging Face's PEFT.
 
 from inkling.peft.files import StoredAdapter, read_adapter, write_adapter
 from inkling.peft.lora import (
+    DEFAULT,
     AdapterSettings,
     adapter_names,
     adapter_weights,
@@ -20,6 +21,7 @@ from inkling.peft.lora import (
 from inkling.peft.merging import merged, merged_weights
 
 __all__ = [
+    "DEFAULT",
     "AdapterSettings",
     "StoredAdapter",
     "adapter_names",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inkling.errors import ConfigError, DataError, TrainingError, did_you_mean
+from inkling.errors import ConfigError, DataError, InklingError, TrainingError, did_you_mean
 from inkling.rewards._model import reward_of_model
 
 RewardFn = Callable[..., list[float]]
@@ -62,6 +62,8 @@ class Reward:
         fields = {name: [row.get(name) for row in rows] for name in self.wanted if any(name in row for row in rows)}
         try:
             found = self.function(list(prompts), list(completions), **fields)
+        except InklingError:
+            raise
         except Exception as error:
             raise TrainingError(f"the reward {self.name} failed: {type(error).__name__}: {error}") from error
         if not isinstance(found, (list, tuple)) or len(found) != len(completions):
