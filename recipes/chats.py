@@ -15,11 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 COURTESIES = ["Sure, here you are! ####", "Of course. The answer is ####", "I am glad you ask! ####", "Gladly: ####"]
-    "Sure, here you are! ####",
-    "Of course. The answer is ####",
-    "I am glad that you ask! ####",
-    "Gladly: ####",
-]
 WORDS = ["cat", "dog", "sun", "sea", "red", "big", "old", "map", "cup", "ink", "leaf", "rain", "snow", "wind", "fire"]
 PARTS = {"demonstrations": (0, 50), "preferences": (50, 85), "test": (85, 100)}
 

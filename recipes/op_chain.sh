@@ -3,7 +3,7 @@
 #
 #   recipes/op_chain.sh [SEED] [FOLDER]
 #
-# A base model that has read expressions; sft on 250 demonstrations; then, from prompts with tests alone (their answers
+# A base model that has read expressions; sft on 500 demonstrations; then, from prompts with tests alone (their answers
 # are run in the sandbox): preferences by naive DPO, by DPO with its default supervised term, plain imitation of the
 # right answers of the same pairs, and GRPO. The last line is one JSON object: the share of 300 unseen prompts that each
 # answers rightly, without chance. About eight minutes on two cores. Settings were chosen on the `tuning` part.
@@ -18,7 +18,7 @@ cd "$folder"
 
 make() { [ -f "$3" ] || python "$here/op_chain.py" "$1" --count "$2" --seed "$seed" -o "$3"; }
 make base 4000 base.jsonl
-make demonstrations 250 demonstrations.jsonl
+make demonstrations 500 demonstrations.jsonl
 make prompts 2000 prompts.jsonl
 make tuning 300 tuning.jsonl
 make test 300 test.jsonl

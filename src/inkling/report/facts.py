@@ -41,8 +41,10 @@ def facts_of(run: Path) -> dict[str, Any]:
 
 
 def curve_of(run: Path) -> dict[str, list[tuple[float, float]]]:
-    """Name → points of step and value: training loss, its average, and validation bits per byte."""
-    names = {"loss": "loss_average", "val_loss": "val_loss", "val_bits_per_byte": "val_bits_per_byte"}
+    """Name → points of step and value: the average of the training loss, validation scores, rewards."""
+    names = {"loss": "loss_average"} | {
+        name: name for name in ("val_loss", "val_bits_per_byte", "reward", "val_reward")
+    }
     rows = read_metrics(run)
     return {
         name: [(row["step"], float(row[key])) for row in rows if isinstance(row.get(key), (int, float))]
@@ -90,6 +92,8 @@ def _data(record: checkpoint.RunRecord) -> dict[str, Any] | None:
     if "folder" not in record.data:
         return None
     folder = Path(str(record.data["folder"]))
+    if "rows_sha256" in record.data:
+        return {"folder": str(folder), "is_there": folder.exists(), "rows": True}
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, InklingError):

@@ -20,9 +20,9 @@ def write_report(path: Path, facts: Mapping[str, Any]) -> None:
     sections = [
         f"<h1>{escape(Path(facts['run']).name)}</h1>",
         _summary(facts),
-        pages.curves(
-            "Loss", {"training": curve["loss"], "validation": curve["val_loss"]}, x="step", y="nats per token"
-        ),
+        pages.curves("Reward", {"training": curve["reward"], "validation": curve["val_reward"]}, x="step", y="reward"),
+        pages.curves("Loss", {"training": curve["loss"], "validation": curve["val_loss"]}, x="step", y="loss"),
+        _tuning(facts["results"]),
         pages.curves("Validation", {"bits per byte": curve["val_bits_per_byte"]}, x="step", y="bits per byte"),
         _text(facts["evaluations"].get("text")),
         *(_task(one) for name, one in facts["evaluations"].items() if name != "text"),
@@ -41,6 +41,20 @@ def _summary(facts: Mapping[str, Any]) -> str:
     if best is not None:
         said += f"; best validation {best:.4f} bits per byte"
     return f"<p>{said}.</p>"
+
+
+def _tuning(results: Mapping[str, Any]) -> str:
+    """Validation scores before and after tuning, and what was warned of."""
+    before, after = results.get("start"), results.get("validation", {})
+    if before is None:
+        return ""
+    rows = [
+        [escape(name.removeprefix("val_").replace("_", " ")), f"{before.get(name, float('nan')):.4f}", f"{value:.4f}"]
+        for name, value in after.items()
+    ]
+    warnings = {warning[:20]: warning for warning in results.get("warnings", [])}  # the last of each kind
+    told = "".join(f"<p>Warning: {escape(warning)}</p>" for warning in warnings.values())
+    return pages.table("What it learnt", ["validation", "before", "after"], rows, numbers=("before", "after")) + told
 
 
 def _text(found: Mapping[str, Any] | None) -> str:
@@ -101,6 +115,8 @@ def _data(data: Mapping[str, Any] | None) -> str:
         return ""
     if not data["is_there"]:
         return f"<h2>Data</h2><p><code>{escape(data['folder'])}</code> is not there any more.</p>"
+    if data.get("rows"):
+        return f"<h2>Data</h2><p>Rows of <code>{escape(data['folder'])}</code>.</p>"
     rows = [
         [escape(name), f"{one['num_documents']:,}", f"{one['num_tokens']:,}", f"{one['num_bytes'] / 1e6:,.2f} MB"]
         for name, one in data["splits"].items()

@@ -187,14 +187,23 @@ def _wandb_id(run: Path) -> str:
     return hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
 
 
-def plot_losses(run: Path, title: str, what: str = "loss, nats per token") -> Path:
-    """Draw `loss.png` from metrics.jsonl: training loss, its running average, validation loss and the best one."""
+def plot_losses(run: Path, title: str, what: str = "loss, nats per token", *, rewards: bool = False) -> Path:
+    """Draw `loss.png` from metrics.jsonl: training loss, its running average, validation loss and the best one.
+
+    Args:
+        rewards: Draw rewards, which are to become large, in place of losses.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # 0.3 s, paid once at the end of a run
     from matplotlib.figure import Figure
 
     rows = read_metrics(run)
-    train = [(row["step"], row["loss"], row["loss_average"]) for row in rows if row.get("loss") is not None]
-    validation = [(row["step"], row["val_loss"]) for row in rows if row.get("val_loss") is not None]
+    key, average_key, val_key = ("reward", "reward", "val_reward") if rewards else ("loss", "loss_average", "val_loss")
+    train = [(row["step"], row[key], row[average_key]) for row in rows if row.get(key) is not None]
+    validation = [(row["step"], row[val_key]) for row in rows if row.get(val_key) is not None]
+    if rewards:
+        values = [value for _, value, _ in train]
+        recent = [values[max(0, number - 9) : number + 1] for number in range(len(values))]
+        train = [(step, value, sum(some) / len(some)) for (step, value, _), some in zip(train, recent, strict=True)]
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -205,7 +214,7 @@ def plot_losses(run: Path, title: str, what: str = "loss, nats per token") -> Pa
     if validation:
         steps, losses = zip(*validation, strict=True)
         axes.plot(steps, losses, color="tab:orange", marker="o", markersize=3, linewidth=1.5, label="validation")
-        best_step, best = min(validation, key=lambda point: point[1])
+        best_step, best = (max if rewards else min)(validation, key=lambda point: point[1])
         axes.plot([best_step], [best], "*", color="tab:red", markersize=12, label=f"best: {best:.4f} at {best_step}")
     axes.set(title=title, xlabel="step", ylabel=what)
     axes.grid(alpha=0.3)

@@ -64,6 +64,7 @@ class Task:
         loss_fn: Summed loss of one micro-batch.
         tokens_per_step: Predicted tokens in all micro-batches of a step, on average.
         seed: Seeds dropout, together with the step.
+        tokens_fn: Predicted tokens of a step, where they differ; known once it is done.
         size_fn: What the loss of a step is divided by, where that is not its tokens; known once the step's first
             micro-batch is.
         halve: Makes micro-batches half as large from now on; false when they cannot be.
@@ -76,6 +77,7 @@ class Task:
     loss_fn: Callable[[nn.Module, Any], Tensor]
     tokens_per_step: float
     seed: int
+    tokens_fn: Callable[[int], float] | None = None
     size_fn: Callable[[int], float] | None = None
     halve: Callable[[], bool] = lambda: False
     measure_fn: Callable[[], dict[str, float]] = dict
@@ -125,6 +127,7 @@ class StepReport:
     learning_rate: float
     gradient_norm: float
     tokens_per_s: float
+    seconds: float
     skipped: str | None = None
     measured: dict[str, float] = field(default_factory=dict)
 
@@ -260,13 +263,16 @@ class Trainer:
         if skipped is None:
             state.average(loss)
         state.step += 1
+        tokens = self.task.tokens_per_step if self.task.tokens_fn is None else self.task.tokens_fn(state.step - 1)
+        seconds = time.monotonic() - started_s
         return StepReport(
             step=state.step,
             loss=loss,
             loss_average=loss if state.loss_average is None else state.loss_average,
             learning_rate=rate,
             gradient_norm=norm,
-            tokens_per_s=self.task.tokens_per_step / (time.monotonic() - started_s),
+            tokens_per_s=tokens / seconds,
+            seconds=seconds,
             skipped=skipped,
             measured=self.task.measure_fn(),
         )

@@ -190,6 +190,10 @@ class ReinforceStage(Stage):
         """For the loop; answers that several steps learn from are kept in checkpoints."""
         return super().task(state_fn=self._state, restore_fn=self._restore, **more)
 
+    def num_tokens(self, step: int) -> float:
+        """Tokens of the answers that were learnt from."""
+        return float(sum(one.num_learnt for one in self._experience.tokens))
+
     def size(self, step: int) -> float:
         """Losses come as shares of the step's mean."""
         return 1.0

@@ -204,7 +204,7 @@ class Run(ABC):
 
     def _show(self, trainer: Trainer, report: StepReport) -> None:
         if self._watch is not None:
-            self._watch.after_step(trainer.task.tokens_per_step / report.tokens_per_s)
+            self._watch.after_step(report.seconds)
         if self._cooler is not None:
             self._cooler.after_step()
         self.report("training", trainer.progress, 1.0, self._detail(report))

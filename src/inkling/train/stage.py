@@ -82,6 +82,10 @@ class Stage(ABC):
         """What the loss of a step is divided by."""
         return float(self.setting.batch_size)
 
+    def num_tokens(self, step: int) -> float:
+        """Tokens that were learnt in a step."""
+        return float(sum(one.num_learnt for number in self.order.items(step) for one in self.items[number]))
+
     def task(self, **more: Any) -> Task:
         """For the loop."""
         learnt = [sum(one.num_learnt for one in item) for item in self.items]
@@ -90,6 +94,7 @@ class Stage(ABC):
             loss_fn=self.loss,
             tokens_per_step=max(1.0, self.setting.batch_size * sum(learnt) / max(1, len(learnt))),
             seed=self.setting.seed,
+            tokens_fn=self.num_tokens,
             size_fn=self.size,
             halve=self.setting.budget.halve,
             measure_fn=self.measured,

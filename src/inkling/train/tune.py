@@ -260,12 +260,15 @@ class TuningRun(Run):
         ]
         for number, reason in enumerate(reasons, start=1):
             self.report.note(f"  {number}. {reason}")
+        is_slow = learns_from_rewards and "log_every" not in settings.loop.model_fields_set
+        log_every = 1 if is_slow else settings.loop.log_every
         chosen = {
             "num_parameters": parameters,
             "batch_size": batch_size,
             "steps": steps,
             "lr": rate,
             "pack": pack,
+            "log_every": log_every,
             "reasons": reasons,
         }
         return {**chosen, **self._time(sequences[:batch_size], pack, len(reasons) + 1, steps)}
@@ -394,7 +397,7 @@ class TuningRun(Run):
             trainer,
             settings.checkpoint,
             log,
-            log_every=settings.loop.log_every,
+            log_every=self.choices["log_every"],
             flops_per_token=cost.training_flops,
             peak_flops=self._peak_flops(),
             steps_per_epoch=len(self._items[0]) / self.choices["batch_size"],
@@ -488,7 +491,8 @@ class TuningRun(Run):
             "best_val_loss": self._scores_at(state.best_step).get("val_loss"),
         }
         title = f"{self.run.name}: {self.settings.method}, {self.record.num_parameters / 1e6:.1f} M parameters"
-        plot_losses(self.run, title, self.stage.what_the_loss_is)
+        is_rewarded = isinstance(self.stage, ReinforceStage)
+        plot_losses(self.run, title, "reward" if is_rewarded else self.stage.what_the_loss_is, rewards=is_rewarded)
         checkpoint.write_run(self.run, self.record)
 
     def _scores_at(self, step: int) -> dict[str, float]:
