@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from inkling import checkpoint, models
+from inkling import models
 from inkling.commands._subjects import ModelSubject, random_subject
 from inkling.data.leakage import LEAKED_SHARE, leaked_shares
 from inkling.data.loader import windows_of_ids
@@ -38,6 +38,8 @@ from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe
 
 BLOCK, BATCH, VOCABULARY = 128, 8, 8000
+SENTENCE = "Hello world. This is a test sentence for evaluating perplexity."
+"""By which the reference judges its checkpoints."""
 SHAPES = {
     "4m": {"hidden_size": 192, "num_hidden_layers": 4, "intermediate_size": 768},
     "27m": {"hidden_size": 512, "num_hidden_layers": 6, "intermediate_size": 2048},
@@ -83,6 +85,71 @@ def leaky_perplexity(model: LanguageModel, windows: np.ndarray) -> float:
     return math.exp(sum(losses) / len(losses))
 
 
+def train(
+    model: LanguageModel,
+    ids: np.ndarray,
+    starts: list[int],
+    validation: np.ndarray,
+    texts: dict[str, str],
+    tokenizer: Tokenizer,
+    arguments: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """The reference's loop over its windows; what its validation says, and what text says that it has not seen."""
+    optimizer = torch.optim.AdamW(model.parameters(), arguments.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    rows: list[dict[str, Any]] = []
+    for step in range(1, arguments.steps + 1):
+        model.train()
+        optimizer.param_groups[0]["lr"] = arguments.lr * min(1.0, step / 100)
+        first = (step * BATCH) % (len(starts) - BATCH)
+        windows = np.stack([ids[s : s + BLOCK + 1] for s in starts[first : first + BATCH]]).astype(np.int64)
+        batch = torch.from_numpy(windows)
+        loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 200 == 0:
+            row: dict[str, Any] = {"step": step, "its_validation": leaky_perplexity(model, validation)}
+            row["one_sentence"] = perplexity(model, tokenizer, SENTENCE)[0]
+            for name, text in texts.items():
+                row[name], row[f"{name}_bits_per_byte"] = perplexity(model, tokenizer, text)
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    return rows
+
+
+def leaks(ids: np.ndarray, trained: list[int], held: list[int], texts: list[list[int]]) -> dict[str, list[int]]:
+    """How many of the reference's validation windows, and of unseen texts, the leak check finds in training."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        of_training = split_of(folder, "train", [ids[s : s + BLOCK + 1] for s in trained[:: BLOCK // 2]])
+        its_own = split_of(folder, "val", [ids[s : s + BLOCK + 1] for s in held[:200]])
+        ours = split_of(folder, "unseen", [np.array(text) for text in texts])
+        found = {}
+        for what, split in (("its_windows", its_own), ("unseen_text", ours)):
+            shares = leaked_shares(of_training, split)
+            found[f"leaked_{what}"] = [int((shares >= LEAKED_SHARE).sum()), len(shares)]
+        return found
+
+
+def suites(model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Both code suites: the trained model, random weights, constant answers."""
+    found: dict[str, Any] = {}
+    with Sandbox() as box:
+        options = tasks.Options(sandbox=box)
+        for task_name in ("code_suite", "code_suite_fair"):
+            task = tasks.load(task_name)
+            items = task.read(options)
+            subjects = {"trained": ModelSubject("", model.eval(), tokenizer)}
+            subjects |= {f"random {seed}": random_subject(model, tokenizer, seed) for seed in range(4)}
+            subjects |= {f"always {word!r}": Repeated(word) for word in ("item", " the")}
+            found[task_name] = {
+                label: {metric: one.value for metric, one in task.grade(items, subject, options).metrics.items()}
+                for label, subject in subjects.items()
+            }
+    return found
+
+
 def main() -> None:
     """Reads the options, trains, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,72 +158,32 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--size", choices=sorted(SHAPES), default="4m")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.manual_seed(0)
+    torch.manual_seed(arguments.seed)
     train_text, unseen, other = corpus(arguments.books)
     tokenizer = train_bpe([train_text], VOCABULARY)
     ids = np.array(tokenizer.encode(train_text))
     starts = list(range(len(ids) - BLOCK))
-    random.Random(0).shuffle(starts)
-    count = len(starts) // 20
-    validation = np.stack([ids[start : start + BLOCK + 1] for start in starts[:count]])
-    chosen = starts[count:]
+    random.Random(arguments.seed).shuffle(starts)
+    held, chosen = starts[: len(starts) // 20], starts[len(starts) // 20 :]
     module = models.load("llama")
     values = {**SHAPES[arguments.size], "num_attention_heads": 8, "max_position_embeddings": 256}
-    config = module.Config.from_dict({**values, "model_type": "llama", "vocab_size": tokenizer.vocab_size})
-    model = module.Model(config)
-    model.init_weights(torch.Generator().manual_seed(0))
-    optimizer = torch.optim.AdamW(model.parameters(), arguments.lr, betas=(0.9, 0.95), weight_decay=0.01)
-    rows: list[dict[str, Any]] = []
+    model = module.Model(module.Config.from_dict({**values, "model_type": "llama", "vocab_size": tokenizer.vocab_size}))
+    model.init_weights(torch.Generator().manual_seed(arguments.seed))
+    validation = np.stack([ids[start : start + BLOCK + 1] for start in held])
     started_s = time.perf_counter()
-    for step in range(1, arguments.steps + 1):
-        model.train()
-        warm = min(1.0, step / 100)
-        optimizer.param_groups[0]["lr"] = arguments.lr * warm
-        first = (step * BATCH) % (len(chosen) - BATCH)
-        batch = torch.from_numpy(
-            np.stack([ids[s : s + BLOCK + 1] for s in chosen[first : first + BATCH]]).astype(np.int64)
-        )
-        loss = F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % 200 == 0:
-            books, code = perplexity(model, tokenizer, unseen), perplexity(model, tokenizer, other)
-            row = {"step": step, "its_validation": leaky_perplexity(model, validation)}
-            row |= {"unseen_books": books[0], "unseen_books_bits_per_byte": books[1]}
-            row |= {"unseen_python": code[0], "unseen_python_bits_per_byte": code[1]}
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+    texts = {"unseen_books": unseen, "unseen_python": other}
+    curve = train(model, ids, chosen, validation, texts, tokenizer, arguments)
     found: dict[str, Any] = {
+        "seed": arguments.seed,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": len(ids),
-        "curve": rows,
+        "seconds": time.perf_counter() - started_s,
+        "curve": curve,
+        **leaks(ids, chosen, held, [tokenizer.encode(text) for text in texts.values()]),
+        **suites(model, tokenizer),
     }
-    found["seconds"] = time.perf_counter() - started_s
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        trained = split_of(folder, "train", [ids[s : s + BLOCK + 1] for s in chosen[:: BLOCK // 2]])
-        its_own = split_of(folder, "val", [ids[s : s + BLOCK + 1] for s in starts[:200]])
-        ours = split_of(folder, "unseen", [np.array(tokenizer.encode(text)) for text in (unseen, other)])
-        for what, split in (("its_windows", its_own), ("unseen_text", ours)):
-            shares = leaked_shares(trained, split)
-            found[f"leaked_{what}"] = [int((shares >= LEAKED_SHARE).sum()), len(shares)]
-        run = folder / "run"
-        checkpoint.save_model(run, model, tokenizer)
-        with Sandbox() as box:
-            options = tasks.Options(sandbox=box)
-            for task_name in ("code_suite", "code_suite_fair"):
-                task = tasks.load(task_name)
-                items = task.read(options)
-                subjects = {"trained": ModelSubject("", model.eval(), tokenizer)}
-                subjects |= {f"random {seed}": random_subject(model, tokenizer, seed) for seed in range(4)}
-                subjects |= {f"always {word!r}": Repeated(word) for word in ("item", " the")}
-                found[task_name] = {
-                    label: {metric: one.value for metric, one in task.grade(items, subject, options).metrics.items()}
-                    for label, subject in subjects.items()
-                }
     arguments.out.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from inkling.commands.eval import Settings
 
 FOLDER = "evaluations"
+RANDOM_SEEDS = 3
+"""Of the random weights whose mean is a floor: one of them may be lucky."""
 
 
 def run_task(settings: Settings) -> None:
@@ -85,7 +87,7 @@ def _of_run(
     floors: dict[str, dict[str, float]] = {}
     if settings.floors:
         progress("floors", 0, None, "random weights, constant answers, byte trigrams")
-        others: list[Subject] = [random_subject(model, tokenizer, options.seed)]
+        others: list[Subject] = [random_subject(model, tokenizer, options.seed + n) for n in range(RANDOM_SEEDS)]
         if (ngrams := ngram_subject(run, tokenizer)) is not None:
             others.append(ngrams)
         floors = floors_of(task, items, options, others)
@@ -102,10 +104,15 @@ def floors_of(
         subjects += [Constant(text) for text in dict.fromkeys(task.constants(items))]
     if hasattr(task, "repeated"):
         subjects += [Repeated(word) for word in task.repeated(items)]
-    found = {
-        subject.name: {name: one.value for name, one in tasks.evaluate(task, items, subject, once).metrics.items()}
-        for subject in subjects
-    }
+    values: dict[str, dict[str, list[float]]] = {}
+    for subject in subjects:  # those of the same name are one floor: their mean
+        for name, one in tasks.evaluate(task, items, subject, once).metrics.items():
+            values.setdefault(subject.name, {}).setdefault(name, []).append(one.value)
+    found: dict[str, dict[str, float]] = {}
+    for subject_name, metrics in values.items():
+        count = max(map(len, metrics.values()))
+        said = f"{subject_name}, mean of {count}" if count > 1 else subject_name
+        found[said] = {name: sum(of) / len(of) for name, of in metrics.items()}
     for name in ("chance", "most_frequent"):
         if hasattr(task, name):
             found[name.replace("_", " ")] = {"": getattr(task, name)(items)}
