@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from conftest import SMALL_SHAPE, random_checkpoint
 from inkling import checkpoint
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
-from inkling.train.preferences import PreferenceSettings, PreferenceStage
+from inkling.train.preferences import FeedbackStage, PreferenceSettings, PreferenceStage
 from inkling.train.reinforce import Prompt, ReinforceStage, Rollout, RolloutSettings
+from inkling.train.reward_model import RewardModelStage, RewardSettings, read_at_the_end
 from inkling.train.sequences import TokenBudget, Tokens
 from inkling.train.stage import Setting
 
@@ -171,10 +174,6 @@ def test_grpo(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path, loss_typ
     their_model.load_state_dict(model.state_dict())
     order = [number for number in stage.order.items(0) for _ in range(4)]
 
-    def padded(rows: list[list[Any]], *, left: bool, value: float = 0) -> torch.Tensor:
-        width = max(map(len, rows))
-        return torch.tensor([[value] * (width - len(r)) + r if left else r + [value] * (width - len(r)) for r in rows])
-
     prompt_rows = [prompts[number].ids for number in order]
     lengths = [len(ids) for ids in answers]
     advantages = torch.stack([one[0] for one in stage._experience.advantages])
@@ -191,3 +190,150 @@ def test_grpo(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path, loss_typ
         inputs["ref_per_token_logps"] = padded([one.tolist() for one in stage._experience.reference], left=False)
     theirs = trainer._compute_loss(trainer.model, inputs)
     assert_same(ours, theirs, model, their_model)
+
+
+def padded(rows: list[list[Any]], *, left: bool = False, value: float = 0) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[value] * (width - len(r)) + r if left else r + [value] * (width - len(r)) for r in rows])
+
+
+def test_kto(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from trl import KTOConfig, KTOTrainer
+
+    their_model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.pad_token = "<|endoftext|>"
+    flags = [True, False, True, False]
+    texts = [("the cat", " sat on a mat"), ("rain", " fell"), ("a", " mat the 12"), ("we", " read and read")]
+    rows = [{"prompt": p, "completion": c, "label": flag} for (p, c), flag in zip(texts, flags, strict=True)]
+    arguments = KTOConfig(
+        output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, beta=0.3, desirable_weight=1.0,
+        undesirable_weight=1.5, per_device_train_batch_size=4,
+    )  # fmt: skip
+    trainer = KTOTrainer(
+        their_model,
+        ref_model=AutoModelForCausalLM.from_pretrained(folder),
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    prompts = [[0, *small_tokenizer.encode(prompt)] for prompt, _ in texts]
+    answers = [[*small_tokenizer.encode(answer), 0] for _, answer in texts]
+    others = [answers[(number + 2) % 4] for number in range(4)]
+
+    def tokens(prompt: list[int], answer: list[int]) -> Tokens:
+        return Tokens([*prompt, *answer], [False] * len(prompt) + [True] * len(answer))
+
+    items = [[tokens(p, a), tokens(p, o)] for p, a, o in zip(prompts, answers, others, strict=True)]
+    model = checkpoint.load_model(folder)[0]
+    stage = FeedbackStage(items, items, setting(4), PreferenceSettings(beta=0.3, bad_weight=1.5), (flags, flags))
+    stage.begin(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.97)
+    their_model.load_state_dict(model.state_dict())
+    batch: dict[str, torch.Tensor] = {"label": torch.tensor(flags)}
+    for prefix, number in (("", 0), ("KL_", 1)):
+        some = [item[number] for item in items]
+        batch[f"{prefix}input_ids"] = padded([list(one.ids) for one in some])
+        batch[f"{prefix}attention_mask"] = padded([[1] * len(one.ids) for one in some])
+        batch[f"{prefix}completion_mask"] = padded([[int(flag) for flag in one.is_learnt] for one in some])
+    theirs = trainer._compute_loss(trainer.model, batch, False)
+    (compared,) = stage.micro_batches(0)
+    assert compared.divergence is not None
+    assert compared.divergence > 0
+    assert_same(stage.loss(model, compared) / stage.size(0), theirs, model, their_model)
+
+
+def test_rloo(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+    from trl import RLOOConfig, RLOOTrainer
+
+    their_model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.pad_token = "<|endoftext|>"
+    arguments = RLOOConfig(
+        output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, beta=0.0, num_generations=4,
+        epsilon=0.2, epsilon_high=0.28, per_device_train_batch_size=4, max_completion_length=12,
+    )  # fmt: skip
+    trainer = RLOOTrainer(
+        their_model,
+        reward_funcs=lambda completions, **more: [0.0] * len(completions),
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": "the cat"}] * 4),
+        processing_class=tokenizer,
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    model = checkpoint.load_model(folder)[0]
+    prompt = Prompt([0, *small_tokenizer.encode("the cat")], "the cat", {})
+    answers = [[5, 9, 3, 0], [7, 8, 9, 10, 11, 12], [20, 0], [30, 31, 32, 33, 0]]
+    stage = ReinforceStage(
+        [prompt],
+        [prompt],
+        setting(1),
+        RolloutSettings(rewards=["x"], group_size=4, max_tokens=12, updates=2),
+        "rloo",
+        rollout_fn=lambda *given: [Rollout(ids, "", is_finished=True) for ids in answers],
+        reward_fn=lambda some, texts: {"x": [1.0, 0.2, 0.0, 0.5]},
+    )
+    stage.begin(model)
+    list(stage.micro_batches(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.003)
+    (batch,) = stage.micro_batches(1)
+    their_model.load_state_dict(model.state_dict())
+    theirs = trainer._compute_loss(
+        trainer.model,
+        {
+            "prompt_ids": torch.tensor([prompt.ids] * 4),
+            "prompt_mask": torch.ones(4, len(prompt.ids), dtype=torch.int64),
+            "completion_ids": padded(answers),
+            "completion_mask": padded([[1] * len(ids) for ids in answers]),
+            "advantages": torch.tensor([one[0].item() for one in stage._experience.advantages]),
+            "old_logps": torch.stack([one.sum() for one in stage._experience.old]),
+        },
+    )
+    assert_same(stage.loss(model, batch) / stage.size(1), theirs, model, their_model)
+
+
+def test_reward_model(small_tokenizer: Tokenizer, folder: Path) -> None:
+    from transformers import AutoModel
+    from trl import RewardTrainer
+
+    ids = [[0, 5, 9, 3, 0], [0, 5, 7, 0], [0, 11, 12, 13, 14, 0], [0, 11, 40, 0]]
+    answers = [Tokens(one, [False, False, *[True] * (len(one) - 2)]) for one in ids]
+    pairs = [[read_at_the_end(one, 0) for one in answers[at : at + 2]] for at in (0, 2)]
+    model = checkpoint.load_model(folder)[0]
+    stage = RewardModelStage(pairs, pairs, setting(2), RewardSettings(centering=0.1))
+    stage.begin(model)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        model.value_head.weight.normal_(generator=generator)  # type: ignore[union-attr,operator]
+    their_model = AutoModel.from_pretrained(folder)
+
+    def score(input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> Any:
+        hidden = their_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache).last_hidden_state
+        last = hidden[torch.arange(len(hidden)), attention_mask.sum(1) - 1]
+        return SimpleNamespace(logits=last @ model.value_head.weight.T)  # type: ignore[union-attr,operator]
+
+    order = [0, 2, 1, 3]  # theirs has the chosen ones first
+    inputs = {
+        "input_ids": padded([ids[number] for number in order]),
+        "attention_mask": padded([[1] * len(ids[number]) for number in order]),
+    }
+    gathering = SimpleNamespace(gather=lambda value: value, gather_for_metrics=lambda value: value)
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True), args=SimpleNamespace(center_rewards_coefficient=0.1),
+        accelerator=gathering, _total_train_tokens=0, _tp_size=1, _metrics={"train": defaultdict(list)},
+    )  # fmt: skip
+    theirs = RewardTrainer.compute_loss(trainer, score, inputs)
+    batch = next(iter(stage.batches_of([0, 1], pairs)))
+    ours = stage.loss(model, batch) / 2
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    mine, others = gradients_of(ours, model), gradients_of(theirs, their_model)
+    for name, gradient in others.items():
+        torch.testing.assert_close(mine[f"model.{name}"], gradient, rtol=1e-4, atol=1e-5)

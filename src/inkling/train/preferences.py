@@ -191,7 +191,12 @@ class PreferenceStage(ReferencedStage):
                     label_smoothing=settings.label_smoothing,
                 )
                 won = self.beta * (mean_chosen - mean_rejected)
-        values = {"preference_loss": losses, "margin": won, "accuracy": (won > 0).float(), "chosen_nats": -mean_chosen}
+        values = {
+            "preference_loss": losses,
+            "margin": won,
+            "accuracy": (won > 0).float() + 0.5 * (won == 0),
+            "chosen_nats": -mean_chosen,
+        }
         if self.needs_reference:
             values |= {"chosen_gain": chosen - reference_chosen, "rejected_gain": rejected - reference_rejected}
         self.note(values)
