@@ -60,3 +60,17 @@ def _saved(tokenizer: Tokenizer, folder: Path) -> Path:
     folder.mkdir()
     tokenizer.save(folder)
     return folder
+
+
+def start(folder: Path, tokenizer: Tokenizer) -> Running:
+    """Both of them served, to whoever asks."""
+    return Running(
+        serve.Settings(
+            runs=runs(folder, tokenizer),
+            port=0,
+            keys=folder / "keys",
+            precision="fp32",
+            max_sequences=8,
+            max_queue=8,
+        )
+    )
