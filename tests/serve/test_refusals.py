@@ -74,12 +74,11 @@ def test_a_prompt_that_is_too_long(running: Running) -> None:
 
 
 def test_models_tokens_health_and_metrics(running: Running) -> None:
-    client = running.client()
-    assert [model.id for model in client.models.list()] == ["plain", "chats"]
-    assert client.models.retrieve("chats").id == "chats"
-    with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("a/b")
-    with httpx.Client(base_url=running.url) as plain:
+    with running.client() as client, httpx.Client(base_url=running.url) as plain:
+        assert [model.id for model in client.models.list()] == ["plain", "chats"]
+        assert client.models.retrieve("chats").id == "chats"
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("a/b")
         ids = plain.post("/tokenize", json={"content": "the cat <|im_end|>"}).json()["tokens"]
         assert plain.post("/detokenize", json={"tokens": ids}).json() == {"content": "the cat <|im_end|>"}
         special = plain.post("/tokenize", json={"content": "<|im_end|>", "parse_special": True}).json()["tokens"]
