@@ -31,18 +31,22 @@ class Running:
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.server = uvicorn.Server(uvicorn.Config(build_app(self.service), log_level="critical"))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
+        self._clients: list[openai.OpenAI] = []
         self.thread.start()
         while not self.server.started:
             time.sleep(0.01)
 
     def stop(self) -> None:
+        for client in self._clients:
+            client.close()
         self.server.should_exit = True
         self.thread.join(timeout=20)
         assert not self.thread.is_alive()
 
     def client(self, **more: Any) -> openai.OpenAI:
         given = {"api_key": "none", "max_retries": 0, "_strict_response_validation": True, **more}
-        return openai.OpenAI(base_url=f"{self.url}/v1", **given)
+        self._clients.append(openai.OpenAI(base_url=f"{self.url}/v1", **given))  # closed before the service stops
+        return self._clients[-1]
 
 
 def runs(folder: Path, tokenizer: Tokenizer) -> list[Path]:

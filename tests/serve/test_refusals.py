@@ -62,14 +62,14 @@ def running(small_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 def test_what_is_refused_names_the_field(
     running: Running, changes: dict[str, Any], error: type[openai.APIStatusError], param: str
 ) -> None:
-    with pytest.raises(error) as caught:
-        running.client().completions.create(**{"model": "plain", "prompt": "a", "max_tokens": 2, **changes})
+    with running.client() as client, pytest.raises(error) as caught:
+        client.completions.create(**{"model": "plain", "prompt": "a", "max_tokens": 2, **changes})
     assert caught.value.param == param  # type: ignore[attr-defined]
 
 
 def test_a_prompt_that_is_too_long(running: Running) -> None:
-    with pytest.raises(openai.BadRequestError, match="context") as caught:
-        running.client().completions.create(model="plain", prompt="the cat " * 400, max_tokens=2)
+    with running.client() as client, pytest.raises(openai.BadRequestError, match="context") as caught:
+        client.completions.create(model="plain", prompt="the cat " * 400, max_tokens=2)
     assert caught.value.code == "context_length_exceeded"
 
 
