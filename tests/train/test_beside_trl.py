@@ -16,8 +16,9 @@ from inkling import checkpoint
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
 from inkling.train.preferences import FeedbackStage, PreferenceSettings, PreferenceStage
-from inkling.train.reinforce import Prompt, ReinforceStage, Rollout, RolloutSettings
+from inkling.train.reinforce import ReinforceStage
 from inkling.train.reward_model import RewardModelStage, RewardSettings, read_at_the_end
+from inkling.train.rollouts import Prompt, Rollout, RolloutSettings
 from inkling.train.sequences import TokenBudget, Tokens
 from inkling.train.stage import Setting
 

@@ -14,7 +14,7 @@ from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.quantize._modules import PackedMatrix
 from inkling.tokenizer import Tokenizer
-from inkling.train.reinforce import Prompt, RewardFn, Rollout, RolloutFn
+from inkling.train.rollouts import Prompt, RewardFn, Rollout, RolloutFn
 from inkling.train.sequences import Sampling
 
 _MAX_SEQUENCES = 256

@@ -17,7 +17,7 @@ from inkling.errors import ConfigError
 from inkling.eval.statistics import estimate
 from inkling.progress import LiveProgress
 from inkling.train.encode import Encoder, Format
-from inkling.train.reinforce import Prompt, Rollout
+from inkling.train.rollouts import Prompt, Rollout
 from inkling.train.sequences import Sampling
 
 _PROMPTS_AT_ONCE = 32

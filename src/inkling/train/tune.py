@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inkling import checkpoint, files, machine, models, peft
+from inkling import checkpoint, files, models, peft
 from inkling.checkpoint import RunRecord
-from inkling.data.chats import AnyRow, Judged, as_conversations, as_judged, as_pairs, as_question
-from inkling.data.examples import Examples, distinct_prompts, read_examples
+from inkling.data.chats import AnyRow, as_question
+from inkling.data.examples import Examples, read_examples
 from inkling.errors import CheckpointError, ConfigError
 from inkling.optim import adamw
 from inkling.optim._groups import parameter_groups
@@ -21,42 +21,32 @@ from inkling.tensor_files import write_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import CHATML
 from inkling.train.distill import STORE_FILE, DistillStage
-from inkling.train.encode import Encoder, encoded
+from inkling.train.encode import Encoder
 from inkling.train.log import SilentLog, plot_losses, read_metrics
 from inkling.train.loop import StepReport, Task, Trainer
+from inkling.train.methods import REINFORCE, items_of, prompts_of, sequences_in
 from inkling.train.precision import autocast
 from inkling.train.preferences import FeedbackStage, PreferenceStage
-from inkling.train.probe import Choices, Probe, peak_flops, threads
-from inkling.train.reinforce import Prompt, ReinforceStage, RewardFn, RolloutFn, judged_answers
-from inkling.train.reward_model import VALUE_HEAD, RewardModelStage, head_weights, read_at_the_end
+from inkling.train.probe import threads
+from inkling.train.reinforce import ReinforceStage
+from inkling.train.reward_model import VALUE_HEAD, RewardModelStage, head_weights
+from inkling.train.rollouts import Prompt, RewardFn, RolloutFn, judged_answers
 from inkling.train.run import DescribeFn, Reporter, Run, SampleFn, TaskFn, deterministic, lineage_of
-from inkling.train.sequences import TokenBudget, Tokens, lay_out, packing_pays
+from inkling.train.sequences import TokenBudget
 from inkling.train.session import Session
-from inkling.train.sft import SupervisedStage, answer_loss
+from inkling.train.sft import SupervisedStage
 from inkling.train.stage import Setting, Stage
+from inkling.train.tune_choices import choose
 from inkling.train.tune_settings import TuneSettings
 from inkling.train.world import ALONE
 
 ADAPTER_FOLDER = "adapter"
 REWARD_HEAD_FILE = "reward_head.safetensors"
-_MICRO_BATCH_TOKENS = 8192
-_MAX_RATE, _MIN_RATE = 1e-3, 1e-5
 _QUANTIZED_GROUP = 32
-_REINFORCE_STEPS = 100
 
 
 def _is_of_value(name: str) -> bool:
     return name.startswith(f"{VALUE_HEAD}.")
-
-
-def default_rate(method: str, adapter: str, num_parameters: int) -> float:
-    """Peak learning rate: small models want more, methods that push against a reference less, adapters ten times more.
-
-    3e-4 for sft of 10 M parameters, with the inverse square root of their number, from 1e-5 to 1e-3.
-    """
-    rate = min(_MAX_RATE, max(_MIN_RATE, 3e-4 * (1e7 / num_parameters) ** 0.5))
-    rate *= 1.0 if method == "sft" else 0.3
-    return float(f"{rate * (1.0 if adapter == 'none' else 10.0):.2g}")
 
 
 class TuningRun(Run):
@@ -161,52 +151,23 @@ class TuningRun(Run):
 
     def _encode(self, rows: list[AnyRow]) -> list[Any]:
         """The items of the method, in tokens."""
-        bad = self.examples.bad if self.settings.skip_bad_rows else None
-        encoder = self.encoder
-        match self.settings.method:
-            case "sft":
-                return encoded(rows, lambda row: map(encoder.conversation, as_conversations(row)), bad)
-            case "distill":
-                return encoded(rows, lambda row: map(encoder.conversation, as_conversations(row)), bad)
-            case "dpo" | "orpo" | "simpo":
-                return encoded(rows, lambda row: map(encoder.answers, as_pairs(row)), bad)
-            case "reward":
-                pairs = encoded(rows, lambda row: map(encoder.answers, as_pairs(row)), bad)
-                eot_id = self.tokenizer.eot_id
-                return [[read_at_the_end(one, eot_id) for one in pair] for pair in pairs]
-            case "kto":
-                judged = encoded(rows, as_judged, bad)
-                half = len(judged) // 2  # far enough that an answer to another prompt stands there
-                others = iter([*judged[half:], *judged[:half]])
+        if self.settings.method in REINFORCE:
+            return self._prompts(rows)
+        return items_of(self.settings.method, rows, self.encoder, self._bad)
 
-                def both(row: AnyRow) -> Iterable[tuple[list[Tokens], bool]]:
-                    assert isinstance(row, Judged)
-                    yield [encoder.judged(row), encoder.mismatched(row, next(others))], row.is_good
+    @property
+    def _bad(self) -> list[str] | None:
+        """Where reasons of bad rows go, if they may be left out."""
+        return self.examples.bad if self.settings.skip_bad_rows else None
 
-                return encoded(judged, both, bad)
-            case "grpo" | "rloo" | "ppo":
-                return self._prompts(rows, bad)
-
-    def _prompts(self, rows: list[AnyRow], bad: list[str] | None) -> list[Prompt]:
-        """What is asked in the rows, each once."""
-        places: list[str] = []
-
-        def prompt(row: AnyRow) -> Iterable[Prompt]:
-            question = as_question(row)
-            places.append(question.place)
-            ids = self.encoder.prompt(question, self.settings.rl.max_tokens)
-            yield Prompt(ids, question.prompt[-1]["content"], question.fields)
-
-        found = encoded(distinct_prompts(rows), prompt, bad)
-        self.check_fn(found, places)
-        return found
+    def _prompts(self, rows: list[AnyRow]) -> list[Prompt]:
+        return prompts_of(rows, self.encoder, self._bad, self.settings.rl.max_tokens, self.check_fn)
 
     def _questions_to_judge_by(self) -> list[Prompt]:
         """Validation prompts whose answers are rewarded, for methods that do not learn from that."""
-        if self.reward_fn is None or self.settings.method in ("grpo", "rloo", "ppo"):
+        if self.reward_fn is None or self.settings.method in REINFORCE:
             return []
-        rows = self.examples.validation[: self.settings.rl.eval_prompts]
-        return self._prompts(rows, self.examples.bad if self.settings.skip_bad_rows else None)
+        return self._prompts(self.examples.validation[: self.settings.rl.eval_prompts])
 
     def _say_rows(self) -> None:
         train, validation = self._items
@@ -233,82 +194,10 @@ class TuningRun(Run):
             quantize_model(self.model, Quantization(kept, _QUANTIZED_GROUP))
         peft.attach(self.model, settings.lora, generator=torch.Generator().manual_seed(settings.seed))
 
-    # ------------------------------------------------------------ choices
-
     def _choose(self) -> dict[str, Any]:
-        settings, count = self.settings, len(self._items[0])
-        parameters = models.num_parameters(self.model.config)
-        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        batch_size = settings.batch_size or max(1, min(32, count // 10))
-        epochs = settings.epochs or (3.0 if settings.method == "sft" else 1.0)
-        learns_from_rewards = settings.method in ("grpo", "rloo", "ppo")
-        steps = settings.steps
-        if steps is None and learns_from_rewards and settings.time is None and settings.epochs is None:
-            steps = _REINFORCE_STEPS
-        if steps is None and (settings.time is None or settings.epochs is not None):
-            steps = max(1, round(epochs * count / batch_size))
-        rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
-        sequences = self._sequences()
-        pack = settings.packing == "yes"
-        if settings.packing == "auto":
-            pack = not learns_from_rewards and packing_pays(sequences, batch_size)
-        reasons = [
-            f"{settings.method} of {self.parent}: {trained:,} of {parameters:,} parameters are trained",
-            f"{batch_size} a step" + (f", {steps:,} steps: {steps * batch_size / count:.2g} passes" if steps else ""),
-            f"peak learning rate {rate:.2g}" + ("" if settings.lr else ", by size and method"),
-            "several sequences in a row: less filling" if pack else "a sequence in each row: of like lengths",
-        ]
-        for number, reason in enumerate(reasons, start=1):
-            self.report.note(f"  {number}. {reason}")
-        is_slow = learns_from_rewards and "log_every" not in settings.loop.model_fields_set
-        log_every = 1 if is_slow else settings.loop.log_every
-        chosen = {
-            "num_parameters": parameters,
-            "batch_size": batch_size,
-            "steps": steps,
-            "lr": rate,
-            "pack": pack,
-            "log_every": log_every,
-            "reasons": reasons,
-        }
-        return {**chosen, **self._time(sequences[:batch_size], pack, len(reasons) + 1, steps)}
-
-    def _sequences(self) -> list[Tokens]:
-        """All of them, flat."""
-        if self.settings.method in ("sft", "distill"):
-            return list(self._items[0])
-        if self.settings.method == "kto":
-            return [one for pair, _ in self._items[0] for one in pair]
-        if self.settings.method in ("grpo", "rloo", "ppo"):
-            rl = self.settings.rl
-            answer = [self.tokenizer.eot_id] * rl.max_tokens
-            return [
-                Tokens([*one.ids, *answer], [*[False] * len(one.ids), *[True] * len(answer)])
-                for one in self._items[0]
-                for _ in range(rl.group_size)
-            ]
-        return [one for pair in self._items[0] for one in pair]
-
-    def _time(self, sequences: list[Tokens], pack: bool, number: int, steps: int | None) -> dict[str, Any]:
-        """The fastest way to compute a step here, timed on sequences of the run."""
-        wanted = self.settings.machine
-        rows = max(1, min(len(sequences), _MICRO_BATCH_TOKENS // max(len(one.ids) for one in sequences)))
-        batch = lay_out(sequences[:rows], context=self.encoder.context, pack=pack, device=self.device)
-        start = Choices(
-            precision="fp32" if wanted.precision == "auto" else wanted.precision,
-            num_threads=wanted.threads or max(1, machine.usable_cores() - wanted.nice),
-            micro_batch=len(batch.input_ids),
-        )
-        free = {"precision"} if wanted.precision == "auto" else set()
-        free |= {"num_threads"} if wanted.threads is None else set()
-        probe = Probe(self.model, lambda model, _: answer_loss(model, batch), batch)
-        chosen, reason = probe.choose(start, free=free, expected_tokens=0)
-        tokens = sum(len(one.ids) for one in sequences) * (steps or 0)
-        expected = f"; about {tokens / chosen.tokens_per_s:.0f} s of steps" if steps else ""
-        self.report.note(f"  {number}. timed on this machine: {reason}{expected}")
-        peak = peak_flops(self.device, chosen.precision, chosen.num_threads)
-        micro_batch = (wanted.micro_batch or 0) * self.encoder.context or _MICRO_BATCH_TOKENS
-        return {**chosen.as_dict(), "micro_batch": micro_batch, "timing": reason, "peak_flops": peak}
+        items, settings = self._items[0], self.settings
+        sequences = sequences_in(settings.method, items, settings.rl, self.tokenizer.eot_id)
+        return choose(settings, self.model, sequences, len(items), self.encoder.context, self.report.note)
 
     # ------------------------------------------------------------ the stage
 

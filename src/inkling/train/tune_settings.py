@@ -16,8 +16,8 @@ from inkling.train.encode import Format
 from inkling.train.guard import GuardSettings
 from inkling.train.loop import LoopSettings
 from inkling.train.preferences import PreferenceSettings
-from inkling.train.reinforce import RolloutSettings
 from inkling.train.reward_model import RewardSettings
+from inkling.train.rollouts import RolloutSettings
 from inkling.train.session import CheckpointSettings
 from inkling.train.settings import LogSettings, MachineSettings
 

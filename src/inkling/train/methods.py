@@ -1,0 +1,88 @@
+"""What each method of tuning makes of rows: items to learn from, and the sequences in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from inkling.data.chats import AnyRow, Judged, as_conversations, as_judged, as_pairs, as_question
+from inkling.data.examples import distinct_prompts
+from inkling.train.encode import Encoder, encoded
+from inkling.train.reward_model import read_at_the_end
+from inkling.train.rollouts import Prompt, RolloutSettings
+from inkling.train.sequences import Tokens
+
+REINFORCE = ("grpo", "rloo", "ppo")
+"""Methods that learn from rewards of their own answers."""
+
+
+def items_of(method: str, rows: Sequence[AnyRow], encoder: Encoder, bad: list[str] | None) -> list[Any]:
+    """The items that a method, not one of `REINFORCE`, learns from.
+
+    Conversations are `Tokens`, pairs are two of them, and feedback is such a pair (an answer, and the answer to another
+    prompt in its place) with whether the answer was found good.
+
+    Args:
+        bad: Takes the reasons of rows that cannot be used; None: the first one is an error.
+    """
+    if method in ("sft", "distill"):
+        return encoded(rows, lambda row: map(encoder.conversation, as_conversations(row)), bad)
+    if method == "kto":
+        return _feedback(rows, encoder, bad)
+    pairs = encoded(rows, lambda row: map(encoder.answers, as_pairs(row)), bad)
+    if method == "reward":
+        return [[read_at_the_end(one, encoder.tokenizer.eot_id) for one in pair] for pair in pairs]
+    return pairs
+
+
+def _feedback(rows: Sequence[AnyRow], encoder: Encoder, bad: list[str] | None) -> list[Any]:
+    judged = encoded(rows, as_judged, bad)
+    half = len(judged) // 2  # far enough that an answer to another prompt stands there
+    others = iter([*judged[half:], *judged[:half]])
+
+    def both(row: AnyRow) -> Iterable[tuple[list[Tokens], bool]]:
+        assert isinstance(row, Judged)
+        yield [encoder.judged(row), encoder.mismatched(row, next(others))], row.is_good
+
+    return encoded(judged, both, bad)
+
+
+def prompts_of(
+    rows: Sequence[AnyRow],
+    encoder: Encoder,
+    bad: list[str] | None,
+    max_tokens: int,
+    check_fn: Callable[[Sequence[Prompt], Sequence[str]], None],
+) -> list[Prompt]:
+    """What is asked in the rows, each once, with room for an answer.
+
+    Args:
+        check_fn: Looks whether rewards can be used for prompts from these places.
+    """
+    places: list[str] = []
+
+    def prompt(row: AnyRow) -> Iterable[Prompt]:
+        question = as_question(row)
+        ids = encoder.prompt(question, max_tokens)
+        places.append(question.place)
+        yield Prompt(ids, question.prompt[-1]["content"], question.fields)
+
+    found = encoded(distinct_prompts(rows), prompt, bad)
+    check_fn(found, places)
+    return found
+
+
+def sequences_in(method: str, items: Sequence[Any], rollouts: RolloutSettings, eot_id: int) -> list[Tokens]:
+    """All sequences of the items, flat; of prompts, with the longest answers that they can get."""
+    if method in ("sft", "distill"):
+        return list(items)
+    if method == "kto":
+        return [one for pair, _ in items for one in pair]
+    if method in REINFORCE:
+        answer, learnt = [eot_id] * rollouts.max_tokens, [True] * rollouts.max_tokens
+        return [
+            Tokens([*one.ids, *answer], [*[False] * len(one.ids), *learnt])
+            for one in items
+            for _ in range(rollouts.group_size)
+        ]
+    return [one for pair in items for one in pair]

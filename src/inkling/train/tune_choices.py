@@ -1,0 +1,117 @@
+"""What a run of tuning does where its settings leave it open: derived from the rows, then timed on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from inkling import machine, models
+from inkling.models import LanguageModel
+from inkling.train.methods import REINFORCE
+from inkling.train.probe import Choices, Probe, peak_flops
+from inkling.train.sequences import Tokens, lay_out, packing_pays
+from inkling.train.sft import answer_loss
+from inkling.train.tune_settings import TuneSettings
+
+MICRO_BATCH_TOKENS = 8192
+_REINFORCE_STEPS = 100
+_MAX_RATE, _MIN_RATE = 1e-3, 1e-5
+
+
+def default_rate(method: str, adapter: str, num_parameters: int) -> float:
+    """Peak learning rate: small models want more, methods that push against a reference less, adapters ten times more.
+
+    3e-4 for sft of 10 M parameters, with the inverse square root of their number, from 1e-5 to 1e-3.
+    """
+    rate = min(_MAX_RATE, max(_MIN_RATE, 3e-4 * (1e7 / num_parameters) ** 0.5))
+    rate *= 1.0 if method in ("sft", "distill") else 0.3
+    return float(f"{rate * (1.0 if adapter == 'none' else 10.0):.2g}")
+
+
+def choose(
+    settings: TuneSettings,
+    model: LanguageModel,
+    sequences: Sequence[Tokens],
+    num_items: int,
+    context: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """All choices, with the reason for each: what `run.json` keeps as `choices`.
+
+    Args:
+        model: As it is trained.
+        sequences: Of all items.
+    """
+    parameters = models.num_parameters(model.config)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    learns_from_rewards = settings.method in REINFORCE
+    batch_size = settings.batch_size or max(1, min(32, num_items // 10))
+    steps = _steps(settings, num_items, batch_size)
+    rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
+    pack = settings.packing == "yes"
+    if settings.packing == "auto":
+        pack = not learns_from_rewards and packing_pays(sequences, batch_size)
+    passes = f", {steps:,} steps: {steps * batch_size / num_items:.2g} passes" if steps else ""
+    reasons = [
+        f"{settings.method} of {settings.start_from}: {trained:,} of {parameters:,} parameters are trained",
+        f"{batch_size} a step{passes}",
+        f"peak learning rate {rate:.2g}" + ("" if settings.lr else ", by size and method"),
+        "several sequences in a row: less filling" if pack else "a sequence in each row: of like lengths",
+    ]
+    for number, reason in enumerate(reasons, start=1):
+        say(f"  {number}. {reason}")
+    timed = _timed(settings, model, sequences[:batch_size], context, pack=pack, steps=steps)
+    say(f"  {len(reasons) + 1}. timed on this machine: {timed.pop('said')}")
+    logs_each = learns_from_rewards and "log_every" not in settings.loop.model_fields_set
+    return {
+        "num_parameters": parameters,
+        "batch_size": batch_size,
+        "steps": steps,
+        "lr": rate,
+        "pack": pack,
+        "log_every": 1 if logs_each else settings.loop.log_every,
+        "reasons": reasons,
+        **timed,
+    }
+
+
+def _steps(settings: TuneSettings, num_items: int, batch_size: int) -> int | None:
+    """The length of the run; None where time limits it alone."""
+    if settings.steps is not None:
+        return settings.steps
+    if settings.epochs is None and settings.time is not None:
+        return None
+    if settings.epochs is None and settings.method in REINFORCE:
+        return _REINFORCE_STEPS
+    epochs = settings.epochs or (3.0 if settings.method in ("sft", "distill") else 1.0)
+    return max(1, round(epochs * num_items / batch_size))
+
+
+def _timed(
+    settings: TuneSettings,
+    model: LanguageModel,
+    sequences: Sequence[Tokens],
+    context: int,
+    *,
+    pack: bool,
+    steps: int | None,
+) -> dict[str, Any]:
+    """The fastest way to compute a step here, timed on some sequences of the run; `said` is a line about it."""
+    wanted, device = settings.machine, model.device
+    rows = max(1, min(len(sequences), MICRO_BATCH_TOKENS // max(len(one.ids) for one in sequences)))
+    batch = lay_out(sequences[:rows], context=context, pack=pack, device=device)
+    start = Choices(
+        precision="fp32" if wanted.precision == "auto" else wanted.precision,
+        num_threads=wanted.threads or max(1, machine.usable_cores() - wanted.nice),
+        micro_batch=len(batch.input_ids),
+    )
+    free = {"precision"} if wanted.precision == "auto" else set()
+    free |= {"num_threads"} if wanted.threads is None else set()
+    chosen, reason = Probe(model, lambda model, _: answer_loss(model, batch), batch).choose(
+        start, free=free, expected_tokens=0
+    )
+    tokens = sum(len(one.ids) for one in sequences) * (steps or 0)
+    said = reason + (f"; about {tokens / chosen.tokens_per_s:.0f} s of steps" if steps else "")
+    micro_batch = (wanted.micro_batch or 0) * context or MICRO_BATCH_TOKENS
+    peak = peak_flops(device, chosen.precision, chosen.num_threads)
+    return {**chosen.as_dict(), "micro_batch": micro_batch, "timing": reason, "peak_flops": peak, "said": said}
