@@ -115,6 +115,8 @@ def show(path: Path, record: RunRecord, floors: dict[str, float], seconds: float
     print("  inkling prep YOUR_TEXT -o data/mine && inkling train data/mine --time 10m")
     print(f"  inkling serve {path}      (a page at http://127.0.0.1:8000; needs the extra serve)")
     print(f"  inkling export {path} hf  (also gguf, ollama, onnx)")
+    print(f"  inkling report {path}     (one page about it)")
+    print(f"  inkling tune {path} YOUR_CHATS.jsonl")
 
 
 def _indent(text: str) -> str:
