@@ -1,4 +1,4 @@
-"""Additions and subtractions of two numbers of up to two digits: what to read, what to imitate, what to be asked.
+"""Sums and differences of three digits, such as 7-2+9=14: what to read, what to imitate, what to be asked.
 
 The base reads lists of numbers, and no sums. A sum belongs to the demonstrations, the prompts or the test by its hash.
 """
@@ -25,7 +25,7 @@ def rows(part: str, seed: int, count: int) -> Iterator[dict[str, str]]:
     draw, seen = random.Random(f"{part} {seed}"), set()
     first, last = PARTS[part]
     while count:
-        a, b, sign = draw.randint(0, 99), draw.randint(0, 99), draw.choice("+-")
+        digits, signs = [draw.randint(0, 9) for _ in range(3)], [draw.choice("+-") for _ in range(2)]
         if part == "base":
             start, step = draw.randint(0, 200), draw.choice([1, 1, 2, 5, 10, -1])
             yield {
@@ -34,10 +34,10 @@ def rows(part: str, seed: int, count: int) -> Iterator[dict[str, str]]:
             }
             count -= 1
             continue
-        key = f"{a}{sign}{b}"
+        key = f"{digits[0]}{signs[0]}{digits[1]}{signs[1]}{digits[2]}"
         if first <= place_of(key) < last and key not in seen:
             seen.add(key)
-            answer = str(a + b if sign == "+" else a - b)
+            answer = str(digits[0] + int(signs[0] + str(digits[1])) + int(signs[1] + str(digits[2])))
             row = {"prompt": f"{key}=", "answer": answer}
             yield {**row, "completion": answer} if part == "demonstrations" else row
             count -= 1

@@ -238,3 +238,37 @@ def test_a_request_that_leaves_no_token_says_so(model: LanguageModel, small_toke
     assert refused.failure is not None
     assert "no token is left" in refused.failure
     assert beside.failure is None
+
+
+def test_siblings_write_what_they_would_alone(model: LanguageModel, small_tokenizer: Tokenizer) -> None:
+    """One prompt, computed once: all of its completions, some of which end at once, and others beside them."""
+    text = words(5, 400)
+    settings = [{"max_tokens": 1 + 11 * number, "seed": number, "ignore_eos": number != 3} for number in range(5)]
+    for num_blocks in (256, 12):
+        alone = []
+        for prompt in (text[:90], text[:700]):
+            for one in settings:
+                engine = Engine(model, small_tokenizer)
+                alone.append(completing(model, small_tokenizer, prompt, one))
+                engine.add(alone[-1])
+                list(finish(engine))
+        engine = Engine(model, small_tokenizer, EngineLimits(max_sequences=4, num_blocks=num_blocks))
+        together = []
+        for prompt in (text[:90], text[:700]):
+            first, *siblings = (completing(model, small_tokenizer, prompt, one) for one in settings)
+            together += [first, *siblings]
+            engine.add(first, siblings)
+        list(finish(engine))
+        assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+        assert engine.pool.num_used == 0
+        assert not engine.waiting
+
+
+def test_siblings_outlive_the_first(model: LanguageModel, small_tokenizer: Tokenizer) -> None:
+    settings = [{"max_tokens": 6, "seed": number, "ignore_eos": True} for number in range(3)]
+    first, *siblings = (completing(model, small_tokenizer, "the cat", one) for one in settings)
+    engine = Engine(model, small_tokenizer)
+    engine.add(first, siblings)
+    engine.abort(first)
+    list(finish(engine))
+    assert [len(one.token_ids) for one in (first, *siblings)] == [0, 6, 6]

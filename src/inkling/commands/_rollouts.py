@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -56,7 +57,9 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
                     max_tokens=max_tokens, temperature=sampling.temperature, top_k=sampling.top_k, seed=seed
                 )
                 answers.append(Completing(model, tokenizer, ids, params))
-                engine.add(answers[-1])
+            for _, group in itertools.groupby(answers, key=lambda one: one.prompt_ids):
+                first, *siblings = group
+                engine.add(first, siblings)
             while not engine.is_idle:
                 engine.step()
         failure = next((one.failure for one in answers if one.failure), None)

@@ -94,6 +94,8 @@ class Completing:
         self.num_cached = 0
         self.blocks: list[int] = []
         self.held: tuple[Tensor, Tensor] | None = None
+        self.siblings: list[Completing] = []
+        """Of the same prompt, which begin when it is computed."""
         self.guesses: list[int] = []
         """Computed in this step beside the next token."""
         self.num_guessed = self.num_guessed_right = 0

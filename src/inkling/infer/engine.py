@@ -95,20 +95,33 @@ class Engine:
             except UnavailableError as reason:
                 self.why_not_native = str(reason)
 
-    def add(self, sequence: Completing) -> None:
+    def add(self, sequence: Completing, siblings: Sequence[Completing] = ()) -> None:
         """Let a completion begin as soon as there is room.
 
-        Raises ModelError for one that would not even fit alone.
+        Args:
+            siblings: Others of the same prompt (and adapter), which is computed once for all of them.
+
+        Raises:
+            ModelError: One would not even fit alone.
         """
-        most = sequence.limit + len(sequence.prompt_ids)
-        if -(-most // BLOCK) > self.limits.num_blocks:
-            raise ModelError(f"{most:,} tokens do not fit into the {self.limits.num_blocks * BLOCK:,} that are held")
+        for one in (sequence, *siblings):
+            most = one.limit + len(one.prompt_ids)
+            if -(-most // BLOCK) > self.limits.num_blocks:
+                raise ModelError(
+                    f"{most:,} tokens do not fit into the {self.limits.num_blocks * BLOCK:,} that are held"
+                )
+            assert one.prompt_ids == sequence.prompt_ids
+        sequence.siblings = list(siblings)
         self.waiting.append(sequence)
 
     def abort(self, sequence: Completing) -> None:
         """Stop a completion that nobody waits for any more."""
         if sequence.finish_reason is None:
             sequence.finish_reason = "aborted"
+        if sequence.siblings:  # somebody else has to compute their prompt
+            first, *others = sequence.siblings
+            sequence.siblings = []
+            self.add(first, others)
         if sequence in self.waiting:
             self.waiting.remove(sequence)
             self._release(sequence)
@@ -138,11 +151,22 @@ class Engine:
                 continue
             if piece.start < len(sequence.prompt_ids):
                 self.pool.publish(sequence.prompt_ids, sequence.blocks, sequence.salt)
+                drawing += [(one, rows[-1:], piece.start) for one in self._begin_siblings(sequence)]
             drawing.append((sequence, rows if sequence.guesses else rows[-1:], piece.start))
         self._draw(drawing)
         for sequence in [one for one in self.running if one.finish_reason is not None]:
             self.running.remove(sequence)
             self._release(sequence)
+
+    def _begin_siblings(self, first: Completing) -> list[Completing]:
+        """Those of the same prompt: what it left behind is copied for them, and they wait for room to go on."""
+        siblings, first.siblings = first.siblings, []
+        if siblings:
+            held = self.memory.copy_out(first.blocks)
+            for one in siblings:
+                one.held, one.num_computed = held, first.num_computed
+            self.waiting.extendleft(reversed(siblings))
+        return siblings
 
     def _draw(self, drawing: list[tuple[Completing, Tensor, int]]) -> None:
         """The next tokens of each sequence, from logits (1 + guesses, V) after its last one and after each guess."""
@@ -192,6 +216,9 @@ class Engine:
         for sequence in [one for one in self.running if one.in_prompt]:
             left -= self._take_prompt(sequence, left, pieces)
         while self.waiting and left >= BLOCK and len(self.running) < self.limits.max_sequences:
+            if self.waiting[0].finish_reason is not None:  # with its first token, which it drew with its sibling
+                self.waiting.popleft()
+                continue
             if not self._admit(self.waiting[0]):
                 break
             sequence = self.waiting.popleft()
