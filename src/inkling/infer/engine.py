@@ -118,10 +118,10 @@ class Engine:
         """Stop a completion that nobody waits for any more."""
         if sequence.finish_reason is None:
             sequence.finish_reason = "aborted"
-        if sequence.siblings:  # somebody else has to compute their prompt
-            first, *others = sequence.siblings
+        others = [one for one in sequence.siblings if one.finish_reason is None]
+        if others:  # one of them has to compute their prompt
             sequence.siblings = []
-            self.add(first, others)
+            self.add(others[0], others[1:])
         if sequence in self.waiting:
             self.waiting.remove(sequence)
             self._release(sequence)
@@ -160,7 +160,7 @@ class Engine:
 
     def _begin_siblings(self, first: Completing) -> list[Completing]:
         """Those of the same prompt: what it left behind is copied for them, and they wait for room to go on."""
-        siblings, first.siblings = first.siblings, []
+        siblings, first.siblings = [one for one in first.siblings if one.finish_reason is None], []
         if siblings:
             held = self.memory.copy_out(first.blocks)
             for one in siblings:

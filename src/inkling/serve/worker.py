@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -65,7 +66,16 @@ class Worker:
         for sequence in sequences:
             told = sequence.on_change
             sequence.on_change = self._observed(told, time.monotonic())
-            self._orders.put(lambda sequence=sequence: self.engine.add(sequence))  # type: ignore[misc]
+        self._orders.put(lambda: self._add(sequences))
+
+    def _add(self, sequences: list[Completing]) -> None:
+        """A prompt that has several completions is computed once, unless it is to be told how likely it is."""
+        for wants_logprobs, some in itertools.groupby(sequences, lambda one: one.wants_prompt_logprobs):
+            for _, group in itertools.groupby(some, lambda one: (one.prompt_ids, one.adapter)):
+                first, *siblings = group
+                self.engine.add(first, [] if wants_logprobs else siblings)
+                for one in siblings if wants_logprobs else ():
+                    self.engine.add(one)
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Do something with the model between two steps, in the engine's thread."""
