@@ -45,7 +45,7 @@ def as_jsonl(rows: list[Any]) -> str:
         ({"name": "x", "review": "It was a good film."}, "It was a good film."),
         (
             {"question": "What is it?", "n": 1, "answer": "It is a thing that people use."},
-            "It is a thing that people use.",
+            "What is it?\n\nIt is a thing that people use.",
         ),
         ({"titel": "短", "inhalt": CHINESE}, CHINESE),
         ("a bare string", "a bare string"),

@@ -33,7 +33,7 @@ def decode(content: bytes) -> Any:
         raise NotPlainError("the value is too large")
     try:
         return _put_together(json.loads(content))
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         raise NotPlainError(f"no plain value: {type(error).__name__}") from None
 
 

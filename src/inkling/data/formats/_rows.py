@@ -56,7 +56,8 @@ def _conversation(row: dict[str, Any]) -> str | None:
     if "chosen" in row and "rejected" in row:
         prompt = _said(row.get("prompt", ""))
         return "\n\n".join(part for part in (prompt, _said(row["chosen"]), _said(row["rejected"])) if part)
-    for prompt, answer in (("prompt", "completion"), ("prompt", "response"), ("instruction", "output")):
+    pairs = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("instruction", "output"))
+    for prompt, answer in pairs:
         if isinstance(row.get(prompt), (str, list)) and isinstance(row.get(answer), (str, list)):
             more = _said(row.get("input", ""))
             return "\n\n".join(part for part in (_said(row[prompt]), more, _said(row[answer])) if part)
