@@ -32,6 +32,10 @@ RUN_FILE, CONFIG_FILE, WEIGHTS_FILE, STATE_FILE = (
     "training_state.safetensors",
 )
 
+ADAPTER_FOLDER = "adapter"
+"""Folder of a run that was tuned with an adapter: the adapter by itself, in PEFT's format."""
+REWARD_HEAD_FILE, TEACHER_FILE = "reward_head.safetensors", "teacher.safetensors"
+"""What makes a language model a reward model, and what a teacher thought of the rows of a distillation."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds what resuming needs."""
 

@@ -287,7 +287,11 @@ def test_bad_requests_end_before_any_work(parent: Path, tmp_path: Path, small_to
             work(settings(parent, out, **more))
         assert not out.exists()
     for reason, values in [
-        ("needs an adapter", {"preference": {"reference": "adapter-off"}}),
+        ("needs an adapter", {"method": "dpo", "preference": {"reference": "adapter-off"}}),
+        ("sft does not look at --rl.group-size", {"rl": {"group_size": 4}}),
+        ("orpo does not look at --preference.loss", {"method": "orpo", "preference": {"loss": "ipo"}}),
+        ("hinge knows no label smoothing", {"method": "dpo", "preference": {"loss": "hinge", "label_smoothing": 0.1}}),
+        ("add --adapter lora", {"lora": {"rank": 4}}),
         ("learns from rewards", {"method": "grpo"}),
     ]:
         with pytest.raises(ValueError, match=reason):

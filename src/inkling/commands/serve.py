@@ -190,10 +190,9 @@ def add_adapter(folder: Path, runs: dict[Path, Served]) -> Served:
     from inkling.serve.service import Served
     from inkling.tensor_files import checksum
     from inkling.tokenizer import Tokenizer
-    from inkling.train.tune import ADAPTER_FOLDER
 
-    held = folder / ADAPTER_FOLDER if (folder / ADAPTER_FOLDER).is_dir() else folder
-    name = held.resolve().parent.name if held.name == ADAPTER_FOLDER else held.resolve().name
+    held = folder / checkpoint.ADAPTER_FOLDER if (folder / checkpoint.ADAPTER_FOLDER).is_dir() else folder
+    name = held.resolve().parent.name if held.name == checkpoint.ADAPTER_FOLDER else held.resolve().name
     stored = peft.read_adapter(held)
     bases = {path: checksum(path / checkpoint.WEIGHTS_FILE) for path in runs}
     fitting = [path for path, found in bases.items() if not stored.base_sha256 or found == stored.base_sha256]

@@ -6,16 +6,17 @@ import json
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import exports_line, tasks_in_training, write_sample
 from inkling.commands._rollouts import check_rewards, reward_fn, rollout_fn
+from inkling.commands.train import summary
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
+from inkling.rewards import from_anywhere
 from inkling.train.resume import check_idle, free_run_path
-from inkling.train.tune import ADAPTER_FOLDER, TuningRun
+from inkling.train.tune import TuningRun
 from inkling.train.tune_settings import TuneSettings as Settings
 
 
@@ -40,6 +41,7 @@ def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
     else:
         assert settings.start_from is not None
         name = checkpoint.run_of(settings.start_from).resolve().name
+        settings = _from_anywhere(settings)
         path = free_run_path(settings.out or Path("runs") / f"{name}-{settings.method}")
     work = TuningRun(
         path,
@@ -54,6 +56,19 @@ def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
         describe=exports_line,
     )
     return path, work.train()
+
+
+def _from_anywhere(settings: Settings) -> Settings:
+    """The same, so that the run can be resumed from another folder; where its run and rows are, the record says."""
+    distill, validation = settings.distill, settings.validation
+    if distill.teacher is not None:
+        distill = distill.model_copy(update={"teacher": distill.teacher.resolve()})
+    changes = {
+        "distill": distill,
+        "validation": validation.resolve() if validation is not None else None,
+        "rl": settings.rl.model_copy(update={"rewards": list(map(from_anywhere, settings.rl.rewards))}),
+    }
+    return settings.model_copy(update=changes)
 
 
 def _resumed(asked: Settings, record: RunRecord) -> Settings:
@@ -71,12 +86,9 @@ def _resumed(asked: Settings, record: RunRecord) -> Settings:
         raise ConfigError(
             f"a resumed run keeps its settings; {', '.join(sorted(differing))} cannot change: leave it out"
         )
-    return stored
-
-
-def summary(path: Path, record: RunRecord) -> dict[str, Any]:
-    """What a program wants to know about a run that ended."""
-    return {"run": str(path), "status": record.status, "params": record.num_parameters, **record.results}
+    return stored.model_copy(
+        update={"start_from": Path(record.data["start_from"]), "data": Path(record.data["folder"])}
+    )
 
 
 def print_summary(path: Path, record: RunRecord) -> None:
@@ -93,7 +105,7 @@ def print_summary(path: Path, record: RunRecord) -> None:
     kinds = {warning[:20]: warning for warning in results.get("warnings", [])}  # the last of each kind
     for warning in kinds.values():
         print(f"Warning: {warning}")
-    if (path / ADAPTER_FOLDER).is_dir():
-        print(f"Adapter, in PEFT's format:  {path / ADAPTER_FOLDER}")
+    if (path / checkpoint.ADAPTER_FOLDER).is_dir():
+        print(f"Adapter, in PEFT's format:  {path / checkpoint.ADAPTER_FOLDER}")
     print(f"Loss curve:  {path / 'loss.png'}")
     print(f"Next:  inkling chat {path}  ·  inkling serve {path}  ·  inkling export {path} gguf")

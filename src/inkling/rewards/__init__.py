@@ -111,6 +111,14 @@ def load(spelled: str) -> Reward:
     return Reward(name, function, weight, tuple(one.name for one in fields), required)
 
 
+def from_anywhere(spelled: str) -> str:
+    """The same, a path in it made absolute."""
+    name, separator, weight = spelled.partition("=")
+    file, colon, function = name.partition(":")
+    known = file.endswith(".py") or Path(file).is_dir()
+    return f"{Path(file).resolve()}{colon}{function}{separator}{weight}" if known else spelled
+
+
 def _own_function(name: str) -> RewardFn:
     file, _, function_name = name.partition(":")
     path = Path(file)

@@ -12,7 +12,6 @@ from inkling.errors import ConfigError
 from inkling.tensor_files import read_tensors
 from inkling.tokenizer.chat import dialogue
 
-HEAD_FILE = "reward_head.safetensors"
 _AT_ONCE = 32
 
 
@@ -21,10 +20,10 @@ def reward_of_model(run: Path) -> Callable[[Sequence[str], Sequence[str]], list[
 
     Prompts are single messages of a user, as rewards are given them.
     """
-    if not (run / HEAD_FILE).is_file():
+    if not (run / checkpoint.REWARD_HEAD_FILE).is_file():
         raise ConfigError(f"{run} is no reward model: inkling tune RUN PREFERENCES --method reward makes one")
     model, tokenizer = checkpoint.load_model(run)
-    weights, _ = read_tensors(run / HEAD_FILE, verify=True)
+    weights, _ = read_tensors(run / checkpoint.REWARD_HEAD_FILE, verify=True)
     is_plain = checkpoint.read_run(run).settings.get("form") == "plain"
 
     def ids_of(prompt: str, answer: str) -> list[int]:

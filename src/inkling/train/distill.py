@@ -17,8 +17,6 @@ from inkling.tensor_files import read_tensors, write_tensors
 from inkling.train.sequences import LOGITS_BYTES, Sequences, Tokens
 from inkling.train.stage import Setting, Stage, without_learning
 
-STORE_FILE = "teacher.safetensors"
-
 
 class DistillSettings(Section):
     """Distillation."""

@@ -11,9 +11,7 @@ from inkling.train.encode import Encoder, encoded
 from inkling.train.reward_model import read_at_the_end
 from inkling.train.rollouts import Prompt, RolloutSettings
 from inkling.train.sequences import Tokens
-
-REINFORCE = ("grpo", "rloo", "ppo")
-"""Methods that learn from rewards of their own answers."""
+from inkling.train.tune_settings import REINFORCE
 
 
 def items_of(method: str, rows: Sequence[AnyRow], encoder: Encoder, bad: list[str] | None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -91,13 +92,11 @@ class ReferencedStage(Stage):
         self._reference: dict[str, Tensor] = {}
 
     def begin(self, model: LanguageModel) -> None:
-        """Take the model as it is as the reference."""
+        """Take the model as it is as the reference; of validation always, to see what becomes of likelihoods."""
         self._model = model
+        self._reference = {"validation": self._sums_of(model, self.validation)}
         if self.needs_reference and self.settings.reference == "precomputed":
-            self._reference = {
-                "train": self._sums_of(model, self.items),
-                "validation": self._sums_of(model, self.validation),
-            }
+            self._reference["train"] = self._sums_of(model, self.items)
 
     def task(self, **more: Any) -> Task:
         """For the loop; the reference is kept in checkpoints, since the model is another one by then."""
@@ -118,15 +117,34 @@ class ReferencedStage(Stage):
         return found
 
     def reference_of(self, sequences: Sequences, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Tensor:
-        """Summed log-probabilities by the reference, (S)."""
+        """Summed log-probabilities by the reference, (S); zeros where the method has none."""
+        table = self._reference.get("train" if items is self.items else "validation")
+        if table is not None:
+            return table[list(numbers)].flatten().to(self.setting.device)
         if not self.needs_reference:
             return torch.zeros(sequences.num, device=self.setting.device)
-        if self._reference:
-            table = self._reference["train" if items is self.items else "validation"]
-            return table[list(numbers)].flatten().to(self.setting.device)
         assert self._model is not None
         with without_learning(self._model), peft.disabled(self._model):
             return by_sequence(token_logprobs(self._model, sequences), sequences)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Summed over items, the nats of the answers that are imitated among it."""
+        assert isinstance(model, LanguageModel)
+        assert isinstance(batch, Compared)
+        losses, nats = self._losses(model, batch)
+        return losses.sum() + batch.sft_scale * nats
+
+    @abstractmethod
+    def _losses(self, model: LanguageModel, batch: Compared) -> tuple[Tensor, Tensor]:
+        """The loss of each item, and the summed nats of the answers that are imitated."""
+
+    def _warn_of_displacement(self, gain: float, whose: str, meanwhile: str = "") -> None:
+        """Said when good answers have become unlikely."""
+        if gain < DISPLACED:
+            self.warnings.append(
+                f"{whose} answers have become {-gain:.1f} nats less likely than at the start{meanwhile}: the model "
+                "forgets how to answer well. Raise --preference.sft-weight or --preference.beta, or lower --lr"
+            )
 
 
 class PreferenceStage(ReferencedStage):
@@ -155,13 +173,6 @@ class PreferenceStage(ReferencedStage):
         """Pairs side by side: chosen, rejected, chosen, …"""
         sequences = self.laid_out([one for number in numbers for one in items[number]])
         return Compared(sequences, self.reference_of(sequences, numbers, items))
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Summed over pairs, the chosen answers' own nats among it."""
-        assert isinstance(model, LanguageModel)
-        assert isinstance(batch, Compared)
-        losses, nats = self._losses(model, batch)
-        return losses.sum() + batch.sft_scale * nats
 
     def _losses(self, model: LanguageModel, batch: Compared) -> tuple[Tensor, Tensor]:
         """The loss of each pair, and the summed nats of chosen answers."""
@@ -197,7 +208,7 @@ class PreferenceStage(ReferencedStage):
             "accuracy": (won > 0).float() + 0.5 * (won == 0),
             "chosen_nats": -mean_chosen,
         }
-        if self.needs_reference:
+        if self.needs_reference or not torch.is_grad_enabled():  # others have one for validation alone
             values |= {"chosen_gain": chosen - reference_chosen, "rejected_gain": rejected - reference_rejected}
         self.note(values)
         return losses, -chosen.sum()
@@ -207,7 +218,6 @@ class PreferenceStage(ReferencedStage):
 
         The gains are how many nats likelier answers are than at the start.
         """
-
         total = nats = 0.0
         with without_learning(model), self.noting_apart() as found:
             for batch in self.batches_of(range(len(self.validation)), self.validation):
@@ -216,17 +226,9 @@ class PreferenceStage(ReferencedStage):
         num_chosen = sum(item[0].num_learnt for item in self.validation)
         loss = total / len(self.validation) + self.sft_weight * nats / num_chosen
         scores = {"val_loss": loss, **{f"val_{name}": value for name, value in found.items()}}
-        self._look_for_displacement(scores)
+        told_apart = f", while {scores['val_accuracy']:.0%} of the pairs are told apart"
+        self._warn_of_displacement(scores["val_chosen_gain"], "chosen", told_apart)
         return scores
-
-    def _look_for_displacement(self, scores: dict[str, float]) -> None:
-        gain = scores.get("val_chosen_gain", 0.0)
-        if gain < DISPLACED:
-            self.warnings.append(
-                f"chosen answers have become {-gain:.1f} nats less likely than at the start, while "
-                f"{scores['val_accuracy']:.0%} of the pairs are told apart: the model forgets how to answer well. "
-                "Raise --preference.sft-weight or --preference.beta, or lower --lr"
-            )
 
 
 class FeedbackStage(ReferencedStage):
@@ -255,8 +257,7 @@ class FeedbackStage(ReferencedStage):
     def batch(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Compared:
         """Answers and mismatched answers side by side."""
         sequences = self.laid_out([one for number in numbers for one in items[number]])
-        good = self._is_good[0 if items is self.items else 1]
-        flags = torch.tensor([good[number] for number in numbers], device=self.setting.device)
+        flags = torch.tensor(self._flags(numbers, items), device=self.setting.device)
         return Compared(sequences, self.reference_of(sequences, numbers, items), is_good=flags)
 
     def _with_divergence(
@@ -264,7 +265,6 @@ class FeedbackStage(ReferencedStage):
     ) -> Iterator[Compared]:
         batches: list[Compared] = list(self.batches_of(numbers, items))
         gains: list[Tensor] = []
-
         with without_learning(model):
             for batch in batches:
                 log_probs = by_sequence(token_logprobs(model, batch.sequences), batch.sequences)
@@ -278,13 +278,6 @@ class FeedbackStage(ReferencedStage):
     def _flags(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> list[bool]:
         good = self._is_good[0 if items is self.items else 1]
         return [good[number] for number in numbers]
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Summed over answers."""
-        assert isinstance(model, LanguageModel)
-        assert isinstance(batch, Compared)
-        losses, nats = self._losses(model, batch)
-        return losses.sum() + batch.sft_scale * nats
 
     def _losses(self, model: LanguageModel, batch: Compared) -> tuple[Tensor, Tensor]:
         assert batch.is_good is not None
@@ -300,15 +293,10 @@ class FeedbackStage(ReferencedStage):
 
     def evaluate(self, model: LanguageModel) -> dict[str, float]:
         """The same loss on validation answers, and how much likelier good and bad ones have become, in nats."""
-
         total = 0.0
         with without_learning(model), self.noting_apart() as found:
             for batch in self._with_divergence(model, range(len(self.validation)), self.validation):
                 total += float(self._losses(model, batch)[0].sum())
         scores = {"val_loss": total / len(self.validation), **{f"val_{name}": one for name, one in found.items()}}
-        if scores["val_good_gain"] < DISPLACED:
-            self.warnings.append(
-                f"good answers have become {-scores['val_good_gain']:.1f} nats less likely than at the start: the "
-                "model forgets how to give them. Raise --preference.sft-weight or --preference.beta, or lower --lr"
-            )
+        self._warn_of_displacement(scores["val_good_gain"], "good")
         return scores

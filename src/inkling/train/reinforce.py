@@ -375,6 +375,7 @@ class ReinforceStage(Stage):
 
     def _restore(self, state: dict[str, Tensor]) -> None:
         self._kl = state["kl"].clone()
+        self._rollout_number = -1
         if "number" not in state:
             return
         lengths = state["lengths"].tolist()

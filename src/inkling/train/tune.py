@@ -20,11 +20,11 @@ from inkling.quantize import Quantization, default_formats, quantize_model
 from inkling.tensor_files import write_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import CHATML
-from inkling.train.distill import STORE_FILE, DistillStage
+from inkling.train.distill import DistillStage
 from inkling.train.encode import Encoder
 from inkling.train.log import SilentLog, plot_losses, read_metrics
 from inkling.train.loop import StepReport, Task, Trainer
-from inkling.train.methods import REINFORCE, items_of, prompts_of, sequences_in
+from inkling.train.methods import items_of, prompts_of, sequences_in
 from inkling.train.precision import autocast
 from inkling.train.preferences import FeedbackStage, PreferenceStage
 from inkling.train.probe import threads
@@ -37,11 +37,9 @@ from inkling.train.session import Session
 from inkling.train.sft import SupervisedStage
 from inkling.train.stage import Setting, Stage
 from inkling.train.tune_choices import choose
-from inkling.train.tune_settings import TuneSettings
+from inkling.train.tune_settings import REINFORCE, TuneSettings
 from inkling.train.world import ALONE
 
-ADAPTER_FOLDER = "adapter"
-REWARD_HEAD_FILE = "reward_head.safetensors"
 _QUANTIZED_GROUP = 32
 
 
@@ -223,7 +221,9 @@ class TuningRun(Run):
                 return RewardModelStage(train, validation, setting, settings.reward)
             case "distill":
                 teacher = self._teacher()
-                return DistillStage(train, validation, setting, settings.distill, teacher, self.run / STORE_FILE)
+                return DistillStage(
+                    train, validation, setting, settings.distill, teacher, self.run / checkpoint.TEACHER_FILE
+                )
             case "kto":
                 pairs = [pair for pair, _ in train], [pair for pair, _ in validation]
                 flags = [flag for _, flag in train], [flag for _, flag in validation]
@@ -315,16 +315,16 @@ class TuningRun(Run):
         """In the run's own folder: a model that any tool opens, and the adapter by itself."""
         if self.settings.adapter != "none":
             peft.write_adapter(
-                self.run / ADAPTER_FOLDER,
+                self.run / checkpoint.ADAPTER_FOLDER,
                 peft.adapter_weights(model),
                 self.settings.lora,
                 base=str(self.parent.resolve()),
                 base_sha256=self.record.data["start_from_sha256"],
                 turned=self.model.config.model_type == "gpt2",
             )
-            self.tokenizer.save(self.run / ADAPTER_FOLDER)
+            self.tokenizer.save(self.run / checkpoint.ADAPTER_FOLDER)
         if self.settings.method == "reward":
-            write_tensors(self.run / REWARD_HEAD_FILE, head_weights(model))
+            write_tensors(self.run / checkpoint.REWARD_HEAD_FILE, head_weights(model))
         checkpoint.save_weights(self.run, self._whole_weights(model))
 
     # ------------------------------------------------------------ evaluation

@@ -7,11 +7,10 @@ from typing import Any
 
 from inkling import machine, models
 from inkling.models import LanguageModel
-from inkling.train.methods import REINFORCE
 from inkling.train.probe import Choices, Probe, peak_flops
 from inkling.train.sequences import Tokens, lay_out, packing_pays
 from inkling.train.sft import answer_loss
-from inkling.train.tune_settings import TuneSettings
+from inkling.train.tune_settings import REINFORCE, TuneSettings
 
 MICRO_BATCH_TOKENS = 8192
 _REINFORCE_STEPS = 100

@@ -25,6 +25,30 @@ Method = Literal["sft", "dpo", "orpo", "simpo", "kto", "grpo", "rloo", "ppo", "r
 Adapter = Literal["none", "lora", "lora-int8", "lora-int4", "lora-nf4"]
 
 
+_PAIRS = ("dpo", "orpo", "simpo")
+REINFORCE = ("grpo", "rloo", "ppo")
+"""The methods that learn from rewards for their own answers."""
+_METHODS_OF: dict[str, tuple[str, ...]] = {
+    "answers": ("sft", "distill"),
+    "preference.beta": (*_PAIRS, "kto"),
+    "preference.loss": ("dpo",),
+    "preference.label_smoothing": ("dpo", "simpo"),
+    "preference.length_normalised": ("dpo",),
+    "preference.sft_weight": (*_PAIRS, "kto"),
+    "preference.margin": ("simpo",),
+    "preference.bad_weight": ("kto",),
+    "preference.reference": ("dpo", "kto"),
+    **{f"rl.{name}": REINFORCE for name in ("group_size", "temperature", "top_k", "updates", "kl", "kl_target")},
+    **{f"rl.{name}": REINFORCE for name in ("clip_low", "clip_high", "learn_truncated", "accept_hackable")},
+    "rl.mean": ("grpo", "ppo"),
+    "rl.by_spread": ("grpo",),
+    **{f"rl.{name}": ("ppo",) for name in ("discount", "decay", "value_weight")},
+    "reward.centering": ("reward",),
+    **{f"distill.{name}": ("distill",) for name in ("teacher", "top_k", "temperature", "weight", "logits")},
+}
+"""Options that only some methods look at: with another one they would be passed over in silence."""
+
+
 class OptimizerSettings(Section):
     """AdamW for tuning."""
 
@@ -133,8 +157,23 @@ class TuneSettings(CommandSettings):
         return self
 
     @model_validator(mode="after")
+    def _nothing_is_passed_over(self) -> TuneSettings:
+        for name, methods in _METHODS_OF.items():
+            section, _, key = name.rpartition(".")
+            holder = getattr(self, section) if section else self
+            if self.method not in methods and getattr(holder, key) != type(holder).model_fields[key].get_default():
+                raise ValueError(f"{self.method} does not look at --{name.replace('_', '-')}: {', '.join(methods)} do")
+        if self.adapter == "none" and self.lora != AdapterSettings():
+            raise ValueError("--lora is for adapters: add --adapter lora")
+        if self.preference.label_smoothing and self.preference.loss in ("hinge", "ipo"):
+            raise ValueError(
+                f"--preference.loss {self.preference.loss} knows no label smoothing: sigmoid and robust do"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rewards_to_learn_from(self) -> TuneSettings:
-        if self.method in ("grpo", "rloo", "ppo") and not self.rl.rewards:
+        if self.method in REINFORCE and not self.rl.rewards:
             raise ValueError(f"{self.method} learns from rewards: name some with --rl.rewards, such as unit_tests")
         if self.method == "distill" and self.distill.teacher is None:
             raise ValueError("distill learns from a larger run: name it with --distill.teacher")
