@@ -25,13 +25,23 @@ def read(values: dict[str, Any]) -> models.ModelConfig:
 
 
 def test_names_are_the_public_files() -> None:
-    assert models.names() == ["gpt2", "llama", "qwen2", "qwen3", "speedrun"]
+    assert models.names() == [
+        "gemma2",
+        "gpt2",
+        "llama",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "speedrun",
+    ]
 
 
 def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(ModelError, match="did you mean 'llama'"):
         models.load("lama")
-    with pytest.raises(ModelError, match="gpt2, llama, qwen2, qwen3"):
+    with pytest.raises(ModelError, match="gpt2, llama, mistral, mixtral, qwen2, qwen3"):
         models.from_config({"model_type": "rwkv7"})
     with pytest.raises(ModelError):
         models.load("_layers")
@@ -42,11 +52,19 @@ def test_a_config_without_an_architecture_is_refused() -> None:
         models.from_config({"vocab_size": 100})
 
 
+_SAID = {"rope_parameters": "rope_scaling", "layer_types": "sliding_attention"}
+
+
 @pytest.mark.parametrize(
     ("base", "change"),
     [
-        (LLAMA, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+        (LLAMA, {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),  # needs the original context
+        (LLAMA, {"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}),
         (LLAMA, {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}),
+        (LLAMA, {"layer_types": ["sliding_attention"]}),
+        ({**LLAMA, "model_type": "mixtral"}, {"router_jitter_noise": 0.1}),
+        ({**LLAMA, "model_type": "mixtral"}, {"num_experts_per_tok": 9}),
+        ({**LLAMA, "model_type": "gemma2"}, {"use_bidirectional_attention": True}),
         (LLAMA, {"hidden_act": "relu"}),
         (LLAMA, {"mlp_bias": True}),
         (LLAMA, {"quantization_config": {"quant_method": "gptq"}}),
@@ -61,7 +79,7 @@ def test_a_feature_that_changes_the_computation_is_refused_by_name(
     base: dict[str, Any], change: dict[str, Any]
 ) -> None:
     read(base)
-    with pytest.raises(ModelError, match=next(iter(change)).replace("rope_parameters", "rope_type")):
+    with pytest.raises(ModelError, match=_SAID.get(next(iter(change)), next(iter(change)))):
         read({**base, **change})
 
 

@@ -172,7 +172,8 @@ def load(path: Path, name: str, settings: Settings, metrics: Metrics) -> Served:
         raise ConfigError(f"{path} is quantized; its precision is its own: leave out --precision")
     model, tokenizer = checkpoint.load_model(path, device=device, dtype=None if stored.quantization else dtype)
     config = model.config
-    block_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * BLOCK * dtype.itemsize
+    heads, key_dim, value_dim = config.cache_shape
+    block_bytes = config.num_hidden_layers * heads * (key_dim + value_dim) * BLOCK * dtype.itemsize
     wanted = settings.max_sequences * (config.max_position_embeddings // BLOCK + 1)
     affordable = (settings.kv_memory or free_bytes(device) // 4) // block_bytes
     if affordable < config.max_position_embeddings // BLOCK + 1:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inkling.models import LanguageModel, PlacedTokens, attend
+from inkling.models import PLAIN, LanguageModel, PlacedTokens, Scoring, attend
 
 
 @dataclass(frozen=True)
@@ -121,27 +121,36 @@ class _BranchStep(PlacedTokens):
         places = [torch.arange(shared)]
         for group in groups:
             start = len(group.beginning)
-            places.append(torch.arange(shared, start))
-            places += [torch.arange(start, start + len(ending) - 1) for ending in group.endings]
+            endings = [torch.arange(start, start + len(ending) - 1) for ending in group.endings]
+            places.append(torch.cat([torch.arange(shared, start), *endings]))
         super().__init__(torch.cat(places).to(device))
+        self._distances = [(own[:, None] - torch.cat([places[0], own])[None]).to(device) for own in places[1:]]
         self._shared = shared
         self._sizes = [shared, *(group.num_tokens - shared for group in groups)]
         self._starts = [len(group.beginning) - shared for group in groups]
         self._masks = [_mask(group, shared).to(device) for group in groups]
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        scoring: Scoring = PLAIN,
+    ) -> Tensor:
         """Attend group by group, beginnings apart from endings: (1, H, T, D), (1, K, T, D) twice -> (1, T, H·D)."""
         parts = zip(*(torch.split(x, self._sizes, dim=2) for x in (queries, keys, values)), strict=True)
         q, first_keys, first_values = next(parts)
-        found = [attend(q, first_keys, first_values, None)] if self._shared else []
-        for (q, k, v), start, own in zip(parts, self._starts, self._masks, strict=True):
+        found = [attend(q, first_keys, first_values, None, scoring)] if self._shared else []
+        for (q, k, v), start, own, distance in zip(parts, self._starts, self._masks, self._distances, strict=True):
             if self._shared:
                 k, v = torch.cat([first_keys, k], dim=2), torch.cat([first_values, v], dim=2)
-                found.append(attend(q, k, v, own))
+                found.append(attend(q, k, v, own, scoring, distance))
                 continue
-            found.append(attend(q[:, :, :start], k[:, :, :start], v[:, :, :start], None))
+            found.append(attend(q[:, :, :start], k[:, :, :start], v[:, :, :start], None, scoring))
             if len(own) > start:
-                found.append(attend(q[:, :, start:], k, v, own[start:]))
+                found.append(attend(q[:, :, start:], k, v, own[start:], scoring, distance[start:]))
         return torch.cat(found, dim=1)
 
 

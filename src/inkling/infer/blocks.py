@@ -98,7 +98,7 @@ class BlockPool:
     def publish(self, token_ids: Sequence[int], blocks: Sequence[int], salt: bytes = b"") -> None:
         """Let others find the full blocks of a prompt, which now hold its keys and values."""
         for key, block in zip(hashes(token_ids, salt), blocks, strict=False):
-            if key not in self._block_of and block not in self._hash_of:
+            if block >= 0 and key not in self._block_of and block not in self._hash_of:
                 self._block_of[key], self._hash_of[block] = block, key
 
     def _forget(self, block: int) -> None:

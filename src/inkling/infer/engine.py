@@ -31,6 +31,10 @@ _ROWS = 16
 """Rows are filled up with padding to a multiple of this: fewer shapes, for each of which kernels are made and kept."""
 
 
+_PASSED = -1
+"""In the place of a block that no token will look at again."""
+
+
 @dataclass(frozen=True)
 class EngineLimits:
     """What the engine may hold at once.
@@ -154,6 +158,8 @@ class Engine:
                 drawing += [(one, rows[-1:], piece.start) for one in self._begin_siblings(sequence)]
             drawing.append((sequence, rows if sequence.guesses else rows[-1:], piece.start))
         self._draw(drawing)
+        for sequence, _ in pieces:
+            self._let_go(sequence)
         for sequence in [one for one in self.running if one.finish_reason is not None]:
             self.running.remove(sequence)
             self._release(sequence)
@@ -162,7 +168,7 @@ class Engine:
         """Those of the same prompt: what it left behind is copied for them, and they wait for room to go on."""
         siblings, first.siblings = [one for one in first.siblings if one.finish_reason is None], []
         if siblings:
-            held = self.memory.copy_out(first.blocks)
+            held = self._held(first)
             for one in siblings:
                 one.held, one.num_computed = held, first.num_computed
             self.waiting.extendleft(reversed(siblings))
@@ -282,23 +288,39 @@ class Engine:
     def _preempt(self, sequence: Completing) -> None:
         """Copy a sequence out, and let it wait at the front."""
         self.running.remove(sequence)
-        sequence.held = self.memory.copy_out(sequence.blocks)
+        sequence.held = self._held(sequence)
         self._release(sequence)
         self.waiting.appendleft(sequence)
         self.num_preempted += 1
 
     def _bring_back(self, sequence: Completing) -> bool:
         assert sequence.held is not None
+        num_passed, keys, values = sequence.held
+        sequence.blocks = [_PASSED] * num_passed
         if not self._extend(sequence, sequence.num_computed + 1):
+            sequence.blocks = []
             return False
-        num_held = sequence.held[0].shape[1]
-        self.memory.copy_in(sequence.blocks[:num_held], sequence.held)
+        self.memory.copy_in(sequence.blocks[num_passed : num_passed + keys.shape[1]], (keys, values))
         sequence.held = None
         return True
 
+    def _held(self, sequence: Completing) -> tuple[int, Tensor, Tensor]:
+        """Copies of what a sequence has: how many of its blocks are passed, and what the others hold."""
+        num_passed = sequence.blocks.count(_PASSED)
+        return (num_passed, *self.memory.copy_out(sequence.blocks[num_passed:]))
+
     def _release(self, sequence: Completing) -> None:
-        self.pool.give_back(sequence.blocks)
+        self.pool.give_back([block for block in sequence.blocks if block != _PASSED])
         sequence.blocks = []
+
+    def _let_go(self, sequence: Completing) -> None:
+        """Give back the blocks that have left all windows."""
+        if self.memory.window is None:
+            return
+        for place in range(max(0, sequence.num_computed + 1 - self.memory.window) // BLOCK):
+            if sequence.blocks[place] != _PASSED:
+                self.pool.give_back([sequence.blocks[place]])
+                sequence.blocks[place] = _PASSED
 
     def _run(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
         """Logits after each piece: of answers in compiled code if there is any, of the rest in torch."""

@@ -12,16 +12,23 @@ import torch
 from torch import Tensor
 
 from inkling.infer.blocks import BLOCK
-from inkling.models import ModelConfig, PlacedTokens, attend
+from inkling.models import PLAIN, ModelConfig, PlacedTokens, Scoring, attend
 
 
 class PagedMemory:
-    """The keys and values of all sequences, (L, N, 64, K, D) each."""
+    """The keys and values of all sequences, (L, N, 64, K, D) each.
+
+    Attributes:
+        window: Tokens that a new one can see in any layer, itself included; None: all.
+    """
 
     def __init__(self, config: ModelConfig, num_blocks: int, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (config.num_hidden_layers, num_blocks, BLOCK, config.num_key_value_heads, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        heads, key_dim, value_dim = config.cache_shape
+        shape = (config.num_hidden_layers, num_blocks, BLOCK, heads)
+        self.keys = torch.zeros(*shape, key_dim, dtype=dtype, device=device)
+        self.values = torch.zeros(*shape, value_dim, dtype=dtype, device=device)
+        windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
+        self.window = None if None in windows else max(window for window in windows if window is not None)
 
     def copy_out(self, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """What blocks hold, for a sequence that has to make room."""
@@ -80,7 +87,15 @@ class PagedStep(PlacedTokens):
             (piece.count, piece.end): _mask(piece).to(device) for piece in pieces if 1 < piece.count < piece.end
         }
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        scoring: Scoring = PLAIN,
+    ) -> Tensor:
         """Store new keys and values, (1, K, T, D), and attend piece by piece: (1, H, T, D) -> (1, T, H·D)."""
         num_new = len(self._new_slots)
         stored = self._memory.keys[layer], self._memory.values[layer]  # (N, 64, K, D) each
@@ -88,24 +103,25 @@ class PagedStep(PlacedTokens):
             memory.view(-1, *memory.shape[2:])[self._new_slots] = new[0, :, :num_new].transpose(0, 1).to(memory.dtype)
         outputs, at = [], 0
         for piece in self._pieces:
-            seen = [self._seen(memory, piece).to(queries.dtype) for memory in stored]
+            first = 0 if scoring.window is None else max(0, piece.start + 1 - scoring.window) // BLOCK
+            keys, values = (self._seen(memory, piece, first).to(queries.dtype) for memory in stored)
             part = queries[:, :, at : at + piece.count]
-            outputs.append(attend(part, seen[0], seen[1], self._masks.get((piece.count, piece.end))))
+            own = self._masks.get((piece.count, piece.end))
+            outputs.append(attend(part, keys, values, None if own is None else own[:, first * BLOCK :], scoring))
             at += piece.count
         if self._num_padding:
-            width = queries.shape[1] * queries.shape[3]
-            outputs.append(queries.new_zeros(1, self._num_padding, width))
+            outputs.append(queries.new_zeros(1, self._num_padding, outputs[0].shape[-1]))
         return torch.cat(outputs, dim=1)
 
     @staticmethod
-    def _seen(memory: Tensor, piece: Piece) -> Tensor:
-        """All keys or values of a sequence so far, (1, K, S, D), in place where its blocks lie side by side."""
-        blocks = piece.blocks[: -(-piece.end // BLOCK)]
+    def _seen(memory: Tensor, piece: Piece, first: int) -> Tensor:
+        """Keys or values from block `first` of a sequence on, (1, K, S, D), in place where blocks lie side by side."""
+        blocks = piece.blocks[first : -(-piece.end // BLOCK)]
         if blocks[-1] - blocks[0] == len(blocks) - 1 and blocks == list(range(blocks[0], blocks[-1] + 1)):
             together = memory[blocks[0] : blocks[-1] + 1]
         else:
             together = memory[torch.tensor(blocks, device=memory.device)]
-        return together.flatten(0, 1)[: piece.end].transpose(0, 1)[None]
+        return together.flatten(0, 1)[: piece.end - first * BLOCK].transpose(0, 1)[None]
 
 
 def _mask(piece: Piece) -> Tensor:

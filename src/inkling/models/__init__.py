@@ -15,9 +15,11 @@ from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
 from inkling.models._grow import with_more_tokens
 from inkling.models._model import LanguageModel
-from inkling.models._scaled_dot import attend
+from inkling.models._rope import ntk_theta, rotary_table
+from inkling.models._scaled_dot import PLAIN, Scoring, attend
 
 __all__ = [
+    "PLAIN",
     "Architecture",
     "Cost",
     "Int8KVCache",
@@ -25,13 +27,16 @@ __all__ = [
     "LanguageModel",
     "ModelConfig",
     "PlacedTokens",
+    "Scoring",
     "attend",
     "cost",
     "from_config",
     "load",
     "names",
+    "ntk_theta",
     "num_parameters",
     "read_config",
+    "rotary_table",
     "with_more_tokens",
     "without_memory",
 ]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from inkling.models._cache import KVCache
-from inkling.models._layers import RMSNorm, RotaryTable, rotate
-from inkling.models._scaled_dot import attend
+from inkling.models._layers import RMSNorm
+from inkling.models._rope import RotaryTable, rotate
+from inkling.models._scaled_dot import PLAIN, Scoring, attend
 
 
 def document_mask(segment_ids: Tensor) -> Tensor:
@@ -38,10 +39,12 @@ class RotaryAttention(nn.Module):
         qkv_bias: bool,
         output_bias: bool,
         qk_norm_eps: float | None,
+        scoring: Scoring = PLAIN,
     ) -> None:
         super().__init__()
         self.layer = layer
         self.head_dim = head_dim
+        self.scoring = scoring
         self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=qkv_bias)
         self.k_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=qkv_bias)
         self.v_proj = nn.Linear(hidden_size, num_key_value_heads * head_dim, bias=qkv_bias)
@@ -56,6 +59,9 @@ class RotaryAttention(nn.Module):
         k = rotate(self.k_norm(self.k_proj(x).unflatten(-1, per_head)), rotary)  # (B, T, C) -> (B, T, K, D)
         v = self.v_proj(x).unflatten(-1, per_head)  # (B, T, C) -> (B, T, K, D)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # -> (B, H or K, T, D)
-        seen = attend(q, k, v, mask) if cache is None else cache.attend(self.layer, q, k, v, mask)
+        if cache is None:
+            seen = attend(q, k, v, mask, self.scoring)
+        else:
+            seen = cache.attend(self.layer, q, k, v, mask, self.scoring)
         mixed: Tensor = self.o_proj(seen)
         return mixed

@@ -68,6 +68,25 @@ class ModelConfig(BaseModel):
             derived["head_dim"] = width // heads
         return {**derived, **{key: value for key, value in values.items() if value is not None}}
 
+    def window(self, layer: int) -> int | None:
+        """How many tokens a token of this layer sees, itself included; None: all before it."""
+        return None
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int]:
+        """What a layer keeps of a token: heads, numbers of a key, numbers of a value."""
+        return self.num_key_value_heads, self.head_dim, self.head_dim
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether the backward pass needs all scores of attention again, which fused kernels do without."""
+        return False
+
+    @property
+    def logit_softcap(self) -> float | None:
+        """Logits stay below this: cap · tanh(logit / cap). None: they are what the head gives."""
+        return None
+
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
         if self.num_attention_heads % self.num_key_value_heads:

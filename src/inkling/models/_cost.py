@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inkling.models._config import ModelConfig
 from inkling.models._model import LanguageModel
 
 _FP32_BYTES = 4
@@ -55,21 +56,36 @@ def cost(model: LanguageModel) -> Cost:
     # Two operations for each weight a token meets, and twice as many backward. In attention a token meets half a
     # context on average: 2 C multiplications for each position it sees, one C in the scores and one in the mixture.
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
-    products = matrices - sum(tables.values()) + model.head_weight.numel()
+    products = matrices - sum(tables.values()) + model.head_weight.numel() - model.idle_parameters()
     attention_width = config.num_hidden_layers * config.num_attention_heads * config.head_dim
     flops = 6 * products + 6 * attention_width * config.max_position_embeddings
-    cache_width = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    tokens = config.max_position_embeddings if config.keeps_scores else _SAMPLE_TOKENS
     return Cost(
         num_parameters=num_parameters,
         table_parameters=sum(tables.values()),
         training_flops=flops,
-        cache_bytes=_FP32_BYTES * cache_width * config.max_position_embeddings,
-        activation_bytes=_activation_bytes(model) // _SAMPLE_TOKENS,
+        cache_bytes=_FP32_BYTES * _cached_numbers(config, config.max_position_embeddings),
+        activation_bytes=_activation_bytes(model, tokens) // tokens + _mask_bytes(config),
     )
 
 
-def _activation_bytes(model: LanguageModel) -> int:
-    """Bytes that autograd keeps for the backward pass of `_SAMPLE_TOKENS` tokens, the loss included."""
+def _mask_bytes(config: ModelConfig) -> int:
+    """Of the masks of windows, per token: a number for each other token, which kernels keep layer by layer."""
+    context = config.max_position_embeddings
+    windows = [config.window(layer) or context for layer in range(config.num_hidden_layers)]
+    return 0 if config.keeps_scores else _FP32_BYTES * context * sum(window < context for window in windows)
+
+
+def _cached_numbers(config: ModelConfig, context: int) -> int:
+    """Numbers that a cache holds of so many tokens, those of windows alone where there are windows."""
+    heads, key_dim, value_dim = config.cache_shape
+    windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
+    slots = sum(context if window is None else min(context, window - 1) for window in windows)
+    return slots * heads * (key_dim + value_dim)
+
+
+def _activation_bytes(model: LanguageModel, tokens: int) -> int:
+    """Bytes that autograd keeps for the backward pass of so many tokens, the loss included."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -79,7 +95,7 @@ def _activation_bytes(model: LanguageModel) -> int:
             kept[storage._cdata] = storage
         return tensor
 
-    input_ids = torch.zeros(1, _SAMPLE_TOKENS, dtype=torch.long, device=model.device)
+    input_ids = torch.zeros(1, tokens, dtype=torch.long, device=model.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         F.cross_entropy(model(input_ids).flatten(0, 1), input_ids.flatten())
     return sum(storage.nbytes() for storage in kept.values())

@@ -16,8 +16,10 @@ from inkling.errors import ModelError
 from inkling.models._attention import RotaryAttention, document_mask
 from inkling.models._cache import KVCache
 from inkling.models._config import ModelConfig
-from inkling.models._layers import RMSNorm, RotaryTable, SwiGLU, rotary_table
+from inkling.models._layers import RMSNorm, SwiGLU
 from inkling.models._model import LanguageModel
+from inkling.models._rope import RopeScaling, RotaryTable, read_scaling, rotary_table
+from inkling.models._scaled_dot import Scoring
 
 
 class DecoderConfig(ModelConfig):
@@ -26,14 +28,11 @@ class DecoderConfig(ModelConfig):
     unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "hidden_act": ("silu",),
         "mlp_bias": (False,),
-        "rope_scaling": (None,),
-        "rope_type": ("default",),
         "partial_rotary_factor": (None, 1, 1.0),
         "use_sliding_window": (None, False),
     }
     fixed: ClassVar[Mapping[str, Any]] = {
         "hidden_act": "silu",
-        "rope_scaling": None,
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "use_cache": True,
@@ -42,27 +41,44 @@ class DecoderConfig(ModelConfig):
     """Normalise queries and keys per head."""
     qkv_bias: ClassVar[bool] = False
     """Queries, keys and values always have biases; `attention_bias` gives one to the output projection too."""
+    layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention"})
+    """Values of `layer_types` that are computed."""
 
     head_dim: int = Field(ge=2, multiple_of=2)
     max_position_embeddings: int = Field(2048, ge=1)
     rms_norm_eps: float = Field(1e-6, gt=0)
     rope_theta: float = Field(10_000.0, gt=0)
+    rope_scaling: RopeScaling | None = None
     attention_bias: bool = False
     tie_word_embeddings: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read a `config.json`, of `transformers` 4 or 5: the latter has a section for the rotary positions."""
-        kinds = set(values.get("layer_types") or ()) - {"full_attention"}
+        kinds = set(values.get("layer_types") or ()) - cls.layer_kinds
         if kinds:
             raise ModelError(
                 f"this {cls.model_type} model needs what Inkling does not compute: {', '.join(sorted(kinds))}"
             )
-        return super().from_dict({**(values.get("rope_parameters") or {}), **values})
+        new_spelling = values.get("rope_parameters") or {}
+        moved = {key: new_spelling[key] for key in ("rope_theta", "partial_rotary_factor") if key in new_spelling}
+        return super().from_dict({**moved, **values, "rope_scaling": read_scaling(values)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `config.json` of this model."""
+        scaling = self.rope_scaling and self.rope_scaling.model_dump(exclude_none=True)
+        return {**super().to_dict(), "rope_scaling": scaling}
+
+    def scoring(self, layer: int) -> Scoring:
+        """How this layer scores keys."""
+        return Scoring(window=self.window(layer))
 
 
 class Block(nn.Module):
     """One layer: attention, then the feed-forward layer, each added to the residual stream."""
+
+    feed_forward: ClassVar[str] = "mlp"
+    """The name of the feed-forward layer."""
 
     def __init__(self, config: DecoderConfig, layer: int, dropout: float) -> None:
         super().__init__()
@@ -76,16 +92,22 @@ class Block(nn.Module):
             qkv_bias=config.attention_bias or config.qkv_bias,
             output_bias=config.attention_bias,
             qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
+            scoring=config.scoring(layer),
         )
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
+        self.add_module(self.feed_forward, self.make_feed_forward(config, layer))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotary, mask, cache))
-        output: Tensor = x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
+        transform = self.get_submodule(self.feed_forward)
+        output: Tensor = x + self.dropout(transform(self.post_attention_layernorm(x)))
         return output
+
+    def make_feed_forward(self, config: Any, layer: int) -> nn.Module:
+        """The second half of the layer, (B, T, C) -> (B, T, C)."""
+        return SwiGLU(config.hidden_size, config.intermediate_size)
 
 
 class Stack(nn.Module):
@@ -95,7 +117,10 @@ class Stack(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(blocks)
-        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm: nn.Module = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+_ENDS_OF_BRANCHES = ("o_proj", "down_proj", "w2")
 
 
 class Decoder(LanguageModel):
@@ -122,14 +147,20 @@ class Decoder(LanguageModel):
         """What projects to the vocabulary."""
         return self.model.embed_tokens if self.config.tie_word_embeddings else self.lm_head
 
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """What enters the first layer, (B, T) -> (B, T, C)."""
+        embedded: Tensor = self.model.embed_tokens(input_ids)
+        return embedded
+
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
         assert segment_ids is None or cache is None
         T = input_ids.shape[1]
-        x = self.dropout(self.model.embed_tokens(input_ids))  # (B, T) -> (B, T, C)
+        x = self.dropout(self.embed(input_ids))
         # Rotary attention depends on distances only: positions may count slots, across documents and padding.
         positions = torch.arange(T, device=input_ids.device) if cache is None else cache.slots(T)
-        rotary = rotary_table(positions, self.config.head_dim, self.config.rope_theta, x.dtype)
+        config = self.config
+        rotary = rotary_table(positions, config.head_dim, config.rope_theta, x.dtype, config.rope_scaling)
         mask = None if cache is None else cache.mask(T)
         if segment_ids is not None:
             mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
@@ -155,16 +186,17 @@ class Decoder(LanguageModel):
         | q, k, v, gate, up | 1/√C | keeps the scale of a normalised input |
         | o, down | 0 | every block starts as the identity (Zhang et al. 2019, arXiv 1901.09321) |
         | head, untied | 0.02 | logits near 0: the first loss is ln V |
+        | routers | 0.02 | at first experts are equally likely |
         | norm gains | all 1 | |
         | biases | all 0 | |
         """
         for name, parameter in self.named_parameters():
             role = name.split(".")[-2]
-            if name.endswith("bias") or role in ("o_proj", "down_proj"):
+            if name.endswith("bias") or role in _ENDS_OF_BRANCHES:
                 parameter.zero_()
             elif parameter.ndim == 1:
                 parameter.fill_(1.0)
-            elif role in ("embed_tokens", "lm_head"):
+            elif role in ("embed_tokens", "lm_head", "gate"):
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
                 parameter.normal_(0.0, self.config.hidden_size**-0.5, generator=generator)

@@ -1,33 +1,12 @@
-"""Feed-forward layers and rotary positions.
+"""Norms and feed-forward layers.
 
-Shapes: B batch, T time, C hidden, H heads, D head size.
+Shapes: B batch, T time, C hidden.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-RotaryTable = tuple[Tensor, Tensor]
-"""Cosines and sines of the angles, (T, 1, D/2) each."""
-
-
-def rotary_table(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> RotaryTable:
-    """The angles of rotary position embedding (Su et al. 2021, arXiv 2104.09864) at `positions`, (T).
-
-    Computed anew in each forward pass, in fp32: it costs T·D/2 cosines, and a model then has no state but its weights.
-    """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions[:, None, None] * theta**-exponents  # (T, 1, D/2)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, rotary: RotaryTable) -> Tensor:
-    """Turn each pair (i, i + D/2) by its position's angle, (B, T, H, D) -> (B, T, H, D)."""
-    cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)  # (B, T, H, D/2) each
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 class RMSNorm(nn.RMSNorm):

@@ -62,9 +62,23 @@ class LanguageModel(nn.Module, ABC):
         """Next-token logits, (…, C) -> (…, V)."""
         head: Any = self.head
         if isinstance(head, nn.Linear | nn.Embedding):
-            return F.linear(hidden, head.weight)
-        projected: Tensor = head.logits(hidden)  # packed matrices multiply in their own way
-        return projected
+            projected = F.linear(hidden, head.weight)
+        else:
+            projected = head.logits(hidden)  # packed matrices multiply in their own way
+        cap = self.config.logit_softcap
+        return projected if cap is None else cap * (projected / cap).tanh()
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """What training adds to the mean loss of the last forward pass, a scalar, for the sake of something else."""
+        return None
+
+    def measurements(self) -> dict[str, float]:
+        """What is worth logging of the last forward pass in training."""
+        return {}
+
+    def idle_parameters(self) -> int:
+        """Numbers in matrices that a token does not meet on its way."""
+        return 0
 
     def forward(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Next-token logits, (B, T) -> (B, T, V). Arguments as in `hidden`."""

@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from inkling.models._cache import KVCache
 from inkling.models._decoder import Block, Decoder, DecoderConfig
-from inkling.models._layers import RotaryTable
+from inkling.models._rope import RotaryTable
 from inkling.models._sizes import DECODER_SIZES
 
 SIZES: dict[str, dict[str, Any]] = DECODER_SIZES
@@ -77,7 +77,7 @@ class SpeedrunBlock(Block):
         mixed = recent.mix(self.attention_conv, f"{self.layer}.attention", self.input_layernorm(x))
         x = x + self.dropout(self.self_attn(mixed, rotary, mask, recent.cache))
         mixed = recent.mix(self.mlp_conv, f"{self.layer}.mlp", self.post_attention_layernorm(x))
-        output: Tensor = x + self.dropout(self.mlp(mixed))
+        output: Tensor = x + self.dropout(self.get_submodule(self.feed_forward)(mixed))
         return output
 
 

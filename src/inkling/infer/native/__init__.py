@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from inkling.infer.paged import PagedMemory
-from inkling.models import LanguageModel
+from inkling.models import LanguageModel, rotary_table
 from inkling.quantize import int4, int8
 from inkling.quantize._modules import QuantizedLinear, QuantizedTable
 
@@ -146,13 +146,15 @@ class NativeStep:
         layers = [self._layer(block) for block in stack.layers]
         self._layers = (_Layer * len(layers))(*layers)
         positions = torch.arange(config.max_position_embeddings, dtype=torch.float32)
-        exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
-        angles = positions[:, None] * decoder.config.rope_theta**-exponents  # (positions, D/2)
+        shape: Any = config
+        cosines, sines = rotary_table(
+            positions, shape.head_dim, shape.rope_theta, torch.float32, shape.rope_scaling
+        )  # (positions, 1, D/2) each
         self._model = _Model(
             layers=self._layers,
             final_norm=self._vector(stack.norm.weight),
-            cosines=self._vector(angles.cos()),
-            sines=self._vector(angles.sin()),
+            cosines=self._vector(cosines),
+            sines=self._vector(sines),
             embedding=self._matrix(stack.embed_tokens),
             head=self._matrix(model.head),
             num_layers=config.num_hidden_layers,

@@ -1,0 +1,143 @@
+"""Mixtures of experts: each token goes through a few of many feed-forward layers.
+
+Shazeer et al. 2017 (arXiv 1701.06538); dropless: every expert takes all tokens that were sent to it (Gale et al. 2022,
+arXiv 2211.15841).
+
+Shapes: B batch, T time, C hidden, N tokens, E experts, k experts of a token, I width of an expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inkling.models._grouped import grouped_product
+from inkling.models._layers import SwiGLU
+from inkling.models._scaled_dot import without_autocast
+
+_FEW = 4
+"""Up to this many tokens per expert, when nothing is learnt, only experts are asked that somebody was sent to."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What a router decided in one forward pass.
+
+    Attributes:
+        logits: (N, E).
+        chosen: Experts of each token, (N, k).
+        weights: Of their outputs, (N, k).
+    """
+
+    logits: Tensor
+    chosen: Tensor
+    weights: Tensor
+
+    def counts(self) -> Tensor:
+        """Tokens of each expert, (E)."""
+        return F.one_hot(self.chosen.flatten(), self.logits.shape[1]).sum(dim=0)
+
+
+class Router(nn.Linear):
+    """Chooses the experts of each token by a softmax over one score per expert, in fp32 whatever surrounds it.
+
+    Args:
+        normalise: Let the weights of the chosen experts add up to 1.
+    """
+
+    def __init__(self, hidden_size: int, num_experts: int, top_k: int, *, normalise: bool) -> None:
+        super().__init__(hidden_size, num_experts, bias=False)
+        self.top_k = top_k
+        self.normalise = normalise
+
+    def route(self, x: Tensor) -> Routing:
+        """(N, C) -> which experts, and how much of each."""
+        with without_autocast(x):
+            logits = F.linear(x.float(), self.weight.float())  # (N, C) -> (N, E)
+        weights, chosen = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
+        if self.normalise:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return Routing(logits, chosen, weights)
+
+
+class Mixture(nn.Module):
+    """Experts and their router, in the place of one feed-forward layer.
+
+    Args:
+        experts: Feed-forward layers of one shape: `SwiGLU`, or what has its three matrices.
+
+    Attributes:
+        last: What was decided in the last forward pass in training mode.
+    """
+
+    def __init__(self, gate: Router, experts: Sequence[SwiGLU]) -> None:
+        super().__init__()
+        self.gate = gate
+        self.experts = nn.ModuleList(experts)
+        self.last: Routing | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        tokens = x.flatten(0, 1)  # (N, C)
+        routing = self.gate.route(tokens)
+        if self.training and torch.is_grad_enabled():
+            self.last = routing
+        many = len(tokens) * routing.chosen.shape[1] > _FEW * len(self.experts)
+        if self._can_group() and (many or torch.is_grad_enabled()):
+            mixed = self._together(tokens, routing)
+        else:
+            mixed = self._one_by_one(tokens, routing)
+        return mixed.view_as(x)
+
+    def _can_group(self) -> bool:
+        """Whether all matrices are plain: adapters and packed numbers have products of their own."""
+        return all(type(matrix) is nn.Linear for expert in self.experts for matrix in expert.children())
+
+    def _together(self, tokens: Tensor, routing: Routing) -> Tensor:
+        """One grouped product for each of the three matrices, over tokens in the order of their experts."""
+        k = routing.chosen.shape[1]
+        order = routing.chosen.flatten().argsort(stable=True)  # (N·k)
+        ends = routing.counts().cumsum(0)  # (E)
+        dtype = tokens.dtype
+        if not tokens.is_meta and torch.is_autocast_enabled(tokens.device.type):
+            dtype = torch.get_autocast_dtype(tokens.device.type)
+
+        def product(inputs: Tensor, name: str) -> Tensor:
+            matrices = [getattr(expert, name).weight.to(dtype) for expert in self.experts]
+            results: Tensor = grouped_product(inputs, matrices, ends, False)
+            return results
+
+        sent = tokens.to(dtype)[order // k]  # (N·k, C)
+        inner = F.silu(product(sent, "gate_proj")) * product(sent, "up_proj")  # (N·k, I)
+        outputs = product(inner, "down_proj")  # (N·k, C)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        by_token = outputs[back].view(len(tokens), k, -1)  # (N, k, C)
+        mixed: Tensor = (by_token * routing.weights[..., None].to(dtype)).sum(dim=1).to(tokens.dtype)
+        return mixed
+
+    def _one_by_one(self, tokens: Tensor, routing: Routing) -> Tensor:
+        mixed = torch.zeros_like(tokens)
+        for number in sorted(set(routing.chosen.flatten().tolist())):
+            rows, places = (routing.chosen == number).nonzero(as_tuple=True)
+            output = self.experts[number](tokens[rows]) * routing.weights[rows, places, None].to(tokens.dtype)
+            mixed = mixed.index_add(0, rows, output.to(tokens.dtype))
+        return mixed
+
+
+def load_balancing_loss(routing: Routing) -> Tensor:
+    """Switch Transformer's (Fedus et al. 2021, arXiv 2101.03961): k where tokens are spread evenly, more elsewhere.
+
+    E · Σ over experts of the share of tokens that was sent there · the mean probability of being sent there.
+    """
+    N, E = routing.logits.shape
+    shares = routing.counts() / N
+    return E * (shares * routing.logits.softmax(dim=-1).mean(dim=0)).sum()
+
+
+def router_z_loss(routing: Routing) -> Tensor:
+    """Mean square of the logits' log-sum-exp, which keeps them small (Zoph et al. 2022, arXiv 2202.08906)."""
+    return routing.logits.logsumexp(dim=-1).square().mean()

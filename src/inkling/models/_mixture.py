@@ -1,0 +1,68 @@
+"""Decoders whose feed-forward layers are mixtures of experts: what mixtral and qwen3_moe share."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from inkling.models._decoder import Decoder, DecoderConfig
+from inkling.models._experts import Mixture, load_balancing_loss, router_z_loss
+
+
+class MixtureConfig(DecoderConfig):
+    """Shape of such a decoder, and what keeps its routers even."""
+
+    num_experts_per_tok: int = Field(2, ge=1)
+    router_aux_loss_coef: float = Field(0.001, ge=0)
+    """Weight of the load-balancing loss in training."""
+    router_z_loss_coef: float = Field(0.0, ge=0)
+    """Weight of the loss that keeps the routers' logits small."""
+
+    @property
+    def experts(self) -> int:
+        """Experts of a layer."""
+        raise NotImplementedError
+
+
+class MixtureDecoder(Decoder):
+    """A decoder with mixtures of experts. All else is that of `Decoder`."""
+
+    config: MixtureConfig
+
+    @property
+    def mixtures(self) -> list[Mixture]:
+        """Its mixtures, from the first layer on."""
+        return [module for module in self.modules() if isinstance(module, Mixture)]
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """The losses that keep tokens spread and logits small, averaged over layers, by their weights in the config."""
+        routings = [mixture.last for mixture in self.mixtures if mixture.last is not None]
+        if not routings:
+            return None
+        total = torch.zeros((), device=routings[0].logits.device)
+        if self.config.router_aux_loss_coef:
+            balance = torch.stack([load_balancing_loss(routing) for routing in routings]).mean()
+            total = total + self.config.router_aux_loss_coef * balance
+        if self.config.router_z_loss_coef:
+            small = torch.stack([router_z_loss(routing) for routing in routings]).mean()
+            total = total + self.config.router_z_loss_coef * small
+        return total
+
+    @torch.no_grad()
+    def measurements(self) -> dict[str, float]:
+        """How evenly the experts were used in the last forward pass in training: 1 is even, of all layers the worst."""
+        routings = [mixture.last for mixture in self.mixtures if mixture.last is not None]
+        if not routings:
+            return {}
+        loads = torch.stack([routing.counts() / routing.chosen.numel() for routing in routings])  # (layers, E)
+        loads = loads * loads.shape[1]
+        return {"expert_load_max": loads.max().item(), "expert_load_min": loads.min().item()}
+
+    def idle_parameters(self) -> int:
+        """Numbers of the experts that a token does not go through."""
+        unused = 0
+        for mixture in self.mixtures:
+            numbers = sum(parameter.numel() for parameter in mixture.experts[0].parameters())
+            unused += numbers * (len(mixture.experts) - mixture.gate.top_k)
+        return unused
