@@ -76,8 +76,9 @@ def random_checkpoint(folder: Path, values: dict[str, Any], tokenizer: Tokenizer
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            gain = "norm" in name or "ln_" in name
-            parameter.normal_(1.0 if gain and name.endswith("weight") else 0.0, spread, generator=generator)
+            gain = ("norm" in name or "ln_" in name) and name.endswith("weight")
+            centre = 1.0 if gain and model.config.model_type != "gemma2" else 0.0  # where a gain is 1 + weight
+            parameter.normal_(centre, spread, generator=generator)
     checkpoint.save_model(folder, model, tokenizer)
     return folder
 

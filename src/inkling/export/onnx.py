@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
 from inkling.export._verification import Expected, Verification, expected, verdict
-from inkling.models import KVCache, LanguageModel, ModelConfig
+from inkling.models import PLAIN, KVCache, LanguageModel, ModelConfig, Scoring, attend
 from inkling.tokenizer import Tokenizer
 
 TYPES = ("f32",)
@@ -69,6 +70,22 @@ class _PastCache(KVCache):
         self.present += both
         return both[0], both[1]
 
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        scoring: Scoring = PLAIN,
+    ) -> Tensor:
+        """As elsewhere; a window is always in the mask, since a graph does not ask how long a text is."""
+        assert mask is not None
+        if scoring.window is not None:
+            slots = torch.arange(self._text.shape[1], device=self._text.device)
+            mask = mask & (slots[self.length :, None] - slots[None, :] < scoring.window)
+        return attend(queries, *self.append(layer, keys, values), mask, replace(scoring, window=None))
+
     def advance(self, num_tokens: int) -> None:
         """Nothing is counted: the next call brings its past along."""
 
@@ -110,7 +127,8 @@ def write(stored: StoredModel, path: Path, type_name: str) -> None:
     config = model.config
     layers = range(config.num_hidden_layers)
     names = [f"{{}}.{layer}.{part}" for layer in layers for part in ("key", "value")]
-    past = [torch.zeros(2, config.num_key_value_heads, 3, config.head_dim) for _ in names]
+    heads, *widths = config.cache_shape
+    past = [torch.zeros(2, heads, 3, width) for _ in layers for width in widths]
     batch, tokens, before = torch.export.Dim("batch"), torch.export.Dim("tokens"), torch.export.Dim("past")
     arguments = (torch.ones(2, 4, dtype=torch.long), torch.ones(2, 7, dtype=torch.long), past)
     with files.new_folder(path) as folder, _quietly():
@@ -187,11 +205,12 @@ class _Runner:
         except Exception as error:  # the library raises its own kinds, all below Exception
             raise ExportError(f"onnxruntime does not accept {path}: {' '.join(str(error).split())[:200]}") from None
         self._names = [entry.name for entry in self._session.get_inputs()][2:]
-        self._shape = (1, config.num_key_value_heads, 0, config.head_dim)
+        heads, *widths = config.cache_shape
+        self._shapes = [(1, heads, 0, width) for _ in range(config.num_hidden_layers) for width in widths]
 
     def empty(self) -> list[np.ndarray]:
         """Before the first token."""
-        return [np.zeros(self._shape, np.float32) for _ in self._names]
+        return [np.zeros(shape, np.float32) for shape in self._shapes]
 
     def __call__(self, ids: list[int], past: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Logits after each of `ids`, (T, V), and keys and values of all tokens so far."""

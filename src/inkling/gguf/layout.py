@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +19,12 @@ class Layout:
         architecture: Value of `general.architecture`.
         keys: Key below the architecture's name → field of the model's configuration.
         optional_keys: Those of them that a file may lack.
-        tensors: Our name → GGUF's, `{}` standing for the layer's number.
+        tensors: Our name → GGUF's, `{}` standing for the layer's number; a second one in ours for the expert's, whose
+            matrices GGUF holds as one tensor.
         transposed: GGUF names whose matrices we store (in, out).
         interleaved: GGUF names whose rows GGUF orders for rotary pairs (2i, 2i + 1), where we have (i, i + D/2).
+        centred: Ends of the GGUF names of norms whose gains are 1 more than the weights that we hold.
+        has_experts: Whether this is the spelling of mixtures, where one name may stand for two architectures.
     """
 
     architecture: str
@@ -29,24 +33,38 @@ class Layout:
     optional_keys: frozenset[str] = frozenset()
     transposed: frozenset[str] = frozenset()
     interleaved: frozenset[str] = frozenset()
+    centred: tuple[str, ...] = ()
+    has_experts: bool = False
 
     def gguf_name(self, name: str) -> str:
         """GGUF's name of one of our tensors. Raises ExportError for one that the format has no place for."""
-        general, layer = _generalised(name)
+        general, numbers = _generalised(name)
         if general not in self.tensors:
             raise ExportError(f"GGUF has no place for the tensor {name} in the architecture {self.architecture}")
-        return self.tensors[general].replace("{}", layer)
+        return self.tensors[general].replace("{}", "".join(numbers[:1]))
 
-    def our_name(self, gguf_name: str) -> str | None:
-        """Our name of one of GGUF's tensors; None for one that we do not have."""
-        general, layer = _generalised(gguf_name)
+    def gathered(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """GGUF's names of our tensors → ours: one, or that of each expert in their order."""
+        ours: dict[str, list[str]] = {}
+        for name in names:
+            ours.setdefault(self.gguf_name(name), []).append(name)
+        for parts in ours.values():
+            parts.sort(key=lambda name: [int(number) for number in _generalised(name)[1]])
+        return ours
+
+    def our_names(self, gguf_name: str, num_experts: int) -> list[str] | None:
+        """Our names of one of GGUF's tensors, one or that of each expert; None for one that we do not have."""
+        general, numbers = _generalised(gguf_name)
         for ours, theirs in self.tensors.items():
             if theirs == general:
-                return ours.replace("{}", layer)
+                name = ours.replace("{}", "".join(numbers), 1)
+                return [name.replace("{}", str(expert)) for expert in range(num_experts)] if "{}" in name else [name]
         return None
 
-    def gguf_shape(self, gguf_name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in GGUF of one of our tensors."""
+    def gguf_shape(self, gguf_name: str, shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+        """The shape in GGUF of one of our tensors, or of the tensors of `count` experts."""
+        if count > 1:
+            return (count, *shape)
         return tuple(reversed(shape)) if _generalised(gguf_name)[0] in self.transposed else shape
 
     def to_gguf(self, gguf_name: str, array: np.ndarray, num_heads: int, num_key_value_heads: int) -> np.ndarray:
@@ -58,6 +76,8 @@ class Layout:
             heads = num_key_value_heads if "attn_k" in general else num_heads
             # (H · 2 · D/2, …) -> (H · D/2 · 2, …)
             return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+        if self.centred and general.endswith(self.centred):
+            return array + np.float32(1)
         return array
 
     def from_gguf(self, gguf_name: str, array: np.ndarray, num_heads: int, num_key_value_heads: int) -> np.ndarray:
@@ -68,16 +88,16 @@ class Layout:
         if general in self.interleaved:
             heads = num_key_value_heads if "attn_k" in general else num_heads
             return array.reshape(heads, -1, 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+        if self.centred and general.endswith(self.centred):
+            return array - np.float32(1)
         return array
 
 
-def _generalised(name: str) -> tuple[str, str]:
-    """A tensor's name with `{}` for its layer, and the layer: `blk.3.attn_q.weight` → `blk.{}.attn_q.weight`, `3`."""
+def _generalised(name: str) -> tuple[str, list[str]]:
+    """A tensor's name with `{}` for its numbers, and these: `blk.3.attn_q.weight` → `blk.{}.attn_q.weight`, `["3"]`."""
     parts = name.split(".")
-    for place, part in enumerate(parts):
-        if part.isascii() and part.isdigit():
-            return ".".join([*parts[:place], "{}", *parts[place + 1 :]]), part
-    return name, ""
+    numbers = [part for part in parts if part.isascii() and part.isdigit()]
+    return ".".join("{}" if part in numbers else part for part in parts), numbers
 
 
 _SHAPE = {
@@ -109,7 +129,23 @@ _OPTIONAL = frozenset(
 )
 
 
-def _decoder_tensors(*, biased: tuple[str, ...] = (), qk_norm: bool = False) -> Iterator[tuple[str, str]]:
+_DENSE = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+
+
+def _experts(place: str, gate: str, up: str, down: str) -> dict[str, str]:
+    """The tensors of a mixture."""
+    return {
+        "post_attention_layernorm": "ffn_norm",
+        f"{place}.gate": "ffn_gate_inp",
+        f"{place}.experts.{{}}.{gate}": "ffn_gate_exps",
+        f"{place}.experts.{{}}.{up}": "ffn_up_exps",
+        f"{place}.experts.{{}}.{down}": "ffn_down_exps",
+    }
+
+
+def _decoder_tensors(
+    *, biased: tuple[str, ...] = (), qk_norm: bool = False, feed_forward: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
     yield "model.embed_tokens.weight", "token_embd.weight"
     yield "model.norm.weight", "output_norm.weight"
     yield "lm_head.weight", "output.weight"
@@ -120,10 +156,7 @@ def _decoder_tensors(*, biased: tuple[str, ...] = (), qk_norm: bool = False) -> 
         "self_attn.v_proj": "attn_v",
         "self_attn.o_proj": "attn_output",
         **({"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"} if qk_norm else {}),
-        "post_attention_layernorm": "ffn_norm",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
+        **(feed_forward or {"post_attention_layernorm": "ffn_norm", **_DENSE}),
     }
     for ours, theirs in layer.items():
         yield f"model.layers.{{}}.{ours}.weight", f"blk.{{}}.{theirs}.weight"
@@ -148,6 +181,9 @@ def _gpt2_tensors() -> Iterator[tuple[str, str]]:
             yield f"transformer.h.{{}}.{ours}.{kind}", f"blk.{{}}.{theirs}.{kind}"
 
 
+_QK_ROWS = frozenset(f"blk.{{}}.{name}.{kind}" for name in ("attn_q", "attn_k") for kind in ("weight", "bias"))
+_EXPERT_KEYS = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
+
 LAYOUTS: dict[str, Layout] = {
     "gpt2": Layout(
         "gpt2",
@@ -160,9 +196,48 @@ LAYOUTS: dict[str, Layout] = {
         _DECODER_SHAPE,
         dict(_decoder_tensors(biased=("attn_q", "attn_k", "attn_v", "attn_output"))),
         optional_keys=_OPTIONAL,
-        interleaved=frozenset(
-            f"blk.{{}}.{name}.{kind}" for name in ("attn_q", "attn_k") for kind in ("weight", "bias")
+        interleaved=_QK_ROWS,
+    ),
+    "mistral": Layout("llama", _DECODER_SHAPE, dict(_decoder_tensors()), optional_keys=_OPTIONAL, interleaved=_QK_ROWS),
+    "mixtral": Layout(
+        "llama",
+        {**_DECODER_SHAPE, **_EXPERT_KEYS},
+        dict(_decoder_tensors(feed_forward=_experts("block_sparse_moe", "w1", "w3", "w2"))),
+        optional_keys=_OPTIONAL,
+        interleaved=_QK_ROWS,
+        has_experts=True,
+    ),
+    "qwen3_moe": Layout(
+        "qwen3moe",
+        {
+            **_DECODER_SHAPE,
+            **_EXPERT_KEYS,
+            "expert_feed_forward_length": "moe_intermediate_size",
+        },
+        dict(_decoder_tensors(qk_norm=True, feed_forward=_experts("mlp", "gate_proj", "up_proj", "down_proj"))),
+        optional_keys=_OPTIONAL,
+        has_experts=True,
+    ),
+    "gemma2": Layout(
+        "gemma2",
+        {
+            **{key: field for key, field in _DECODER_SHAPE.items() if not key.startswith("rope.dim")},
+            "attention.sliding_window": "sliding_window",
+            "attn_logit_softcapping": "attn_logit_softcapping",
+            "final_logit_softcapping": "final_logit_softcapping",
+        },
+        dict(
+            _decoder_tensors(
+                feed_forward={
+                    "post_attention_layernorm": "post_attention_norm",
+                    "pre_feedforward_layernorm": "ffn_norm",
+                    "post_feedforward_layernorm": "post_ffw_norm",
+                    **_DENSE,
+                }
+            )
         ),
+        optional_keys=_OPTIONAL,
+        centred=("norm.weight",),
     ),
     "qwen2": Layout(
         "qwen2",
@@ -175,6 +250,60 @@ LAYOUTS: dict[str, Layout] = {
 """By the model_type of `config.json`. An architecture without a layout cannot leave for GGUF."""
 
 
-def by_architecture(name: str) -> tuple[str, Layout] | None:
-    """Our name and the layout of GGUF's architecture `name`; None for one that we do not have."""
-    return next(((ours, layout) for ours, layout in LAYOUTS.items() if layout.architecture == name), None)
+def by_architecture(name: str, num_experts: int) -> tuple[str, Layout] | None:
+    """Our name and the layout of GGUF's architecture `name`, with experts or without; None for one we do not have."""
+    for ours, layout in LAYOUTS.items():
+        if layout.architecture == name and layout.has_experts == (num_experts > 0):
+            return ours, layout
+    return None
+
+
+def objections(values: Mapping[str, Any]) -> list[str]:
+    """What of a model's `config.json` llama.cpp computes otherwise; empty when it computes the same."""
+    reasons = []
+    kind, layers = values["model_type"], range(values.get("num_hidden_layers") or 0)
+    window, context = values.get("sliding_window"), values.get("max_position_embeddings", 0)
+    if kind != "gemma2" and window is not None and window < context:
+        reasons.append(f"llama.cpp would not keep to the window of {window} tokens in this architecture")
+    if kind == "qwen3_moe":
+        if not values["norm_topk_prob"]:
+            reasons.append("llama.cpp lets the weights of the chosen experts add up to 1 (norm_topk_prob)")
+        if values["decoder_sparse_step"] != 1 or values["mlp_only_layers"]:
+            reasons.append("llama.cpp has experts in all layers")
+    if kind == "gemma2":
+        if values["query_pre_attn_scalar"] != values["head_dim"]:
+            reasons.append("llama.cpp divides scores by the root of the head size (query_pre_attn_scalar)")
+        kinds = ["sliding_attention", "full_attention"]
+        if values["layer_types"] != [kinds[layer % 2] for layer in layers] or window is None:
+            reasons.append("llama.cpp has a window in every other layer, the first one among them")
+        if values["attn_logit_softcapping"] is None or values["final_logit_softcapping"] is None:
+            reasons.append("llama.cpp caps scores and logits")
+        if not values["tie_word_embeddings"]:
+            reasons.append("llama.cpp takes the embedding for the head")
+    scaling = values.get("rope_scaling") or {}
+    others = set(scaling) - {"rope_type", "factor", "original_max_position_embeddings"} - _LLAMA3_KEYS
+    if scaling.get("rope_type") == "yarn" and others:
+        reasons.append(f"llama.cpp stretches without {', '.join(sorted(others))}")
+    return reasons
+
+
+_LLAMA3_KEYS = {"low_freq_factor", "high_freq_factor"}
+
+
+def rope_keys(scaling: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keys below the architecture's name that say how positions are stretched."""
+    if scaling is None or scaling["rope_type"] == "llama3":  # which is a tensor, `rope_freqs.weight`
+        return {}
+    keys = {"rope.scaling.type": scaling["rope_type"], "rope.scaling.factor": float(scaling["factor"])}
+    length = scaling.get("original_max_position_embeddings")
+    return keys if length is None else {**keys, "rope.scaling.original_context_length": length}
+
+
+def rope_scaling(values: Mapping[str, Any], architecture: str) -> dict[str, Any] | None:
+    """What these keys say, as `rope_scaling` of a `config.json`."""
+    kind = values.get(f"{architecture}.rope.scaling.type", "none")
+    factor = values.get(f"{architecture}.rope.scaling.factor", 1.0)
+    if kind == "none" or factor in (0, 1):
+        return None
+    length = values.get(f"{architecture}.rope.scaling.original_context_length")
+    return {"rope_type": kind, "factor": factor, "original_max_position_embeddings": length}

@@ -32,7 +32,8 @@ def read(path: Path, tokenizer: Tokenizer | None) -> ImportedModel:
     """Read shape, tokenizer and weights; packed weights are unpacked to fp32."""
     file = GGUFFile(path)
     architecture = file.values.get("general.architecture")
-    found = layout.by_architecture(str(architecture))
+    num_experts = int(file.values.get(f"{architecture}.expert_count") or 0)
+    found = layout.by_architecture(str(architecture), num_experts)
     if found is None:
         known = ", ".join(sorted({each.architecture for each in layout.LAYOUTS.values()}))
         raise ModelError(f"{path} holds a model of the architecture {architecture!r} (known: {known})")
@@ -46,12 +47,15 @@ def read(path: Path, tokenizer: Tokenizer | None) -> ImportedModel:
     weights = {}
     unknown = []
     for name in file.tensors:
-        ours = spelled.our_name(name)
+        ours = spelled.our_names(name, num_experts)
         if ours is None:
             unknown.append(name)
-        else:
-            array = spelled.from_gguf(name, file.array(name), *heads)
-            weights[ours] = torch.tensor(array)  # a copy: the order in memory is that of the shape
+            continue
+        array = spelled.from_gguf(name, file.array(name), *heads)
+        if len(ours) > 1 and len(array) != len(ours):
+            raise ModelError(f"{path}: {name} holds {len(array)} experts, where {len(ours)} were said")
+        for our_name, part in zip(ours, array if len(ours) > 1 else [array], strict=True):
+            weights[our_name] = torch.tensor(part)  # a copy: the order in memory is that of the shape
     if set(unknown) - _COMPUTED:
         raise ModelError(f"{path} holds {len(unknown)} tensors without a place here: {', '.join(unknown[:3])}")
     check_weights(config, weights, path)
@@ -75,7 +79,10 @@ def _config(path: Path, file: GGUFFile, model_type: str, spelled: layout.Layout)
     if embedding is None or len(embedding.shape) != 2:
         raise ModelError(f"{path} has no embedding matrix token_embd.weight")
     values["vocab_size"] = embedding.shape[0]
+    if model_type == "qwen3_moe":
+        values["norm_topk_prob"] = True  # what llama.cpp does
     if model_type != "gpt2":
+        values["rope_scaling"] = layout.rope_scaling(file.values, prefix)
         values["tie_word_embeddings"] = "output.weight" not in file.tensors
         values["attention_bias"] = any(name.endswith("attn_output.bias") for name in file.tensors)
     return models.read_config(_as_spelled(model_type, values))
@@ -87,10 +94,9 @@ def _as_spelled(model_type: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_other_features(path: Path, file: GGUFFile, architecture: str) -> None:
-    for key in ("expert_count", "attention.sliding_window", "rope.scaling.type", "rope.scaling.factor"):
-        value = file.values.get(f"{architecture}.{key}")
-        if value not in (None, 0, "none"):
-            raise ModelError(f"{path} needs what Inkling does not compute: {architecture}.{key} = {value!r}")
+    key, value = "attention.sliding_window", file.values.get(f"{architecture}.attention.sliding_window")
+    if value not in (None, 0) and architecture != "gemma2":
+        raise ModelError(f"{path} needs what Inkling does not compute: {architecture}.{key} = {value!r}")
     if "rope_freqs.weight" in file.tensors and not (file.array("rope_freqs.weight") == 1).all():
         raise ModelError(f"{path} needs what Inkling does not compute: stretched rotary positions (rope_freqs)")
 

@@ -19,8 +19,6 @@ WHAT = "a Hugging Face folder"
 ORDER = 30
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_JSON_BYTES = 1 << 26
-_SAME_AS = {"mistral": "llama"}
-"""Architectures that compute what another one does, but for features that are refused."""
 _BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Ends of names of tables that old files hold among the weights; they are computed here."""
 
@@ -33,7 +31,8 @@ def recognises(path: Path) -> bool:
 def read(path: Path, tokenizer: Tokenizer | None) -> ImportedModel:
     """Read configuration, tokenizer and weights. No code of the folder is run, and no pickle is opened."""
     values = _read_json(path / "config.json")
-    config, notes = _read_config(values, path)
+    config = _read_config(values, path)
+    notes = []
     tokenizer = tokenizer or Tokenizer.load(path)
     if tokenizer.vocab_size > config.vocab_size:
         raise ModelError(f"{path}: the tokenizer has {tokenizer.vocab_size:,} tokens, the model {config.vocab_size:,}")
@@ -46,19 +45,11 @@ def read(path: Path, tokenizer: Tokenizer | None) -> ImportedModel:
     return ImportedModel(config, weights, tokenizer, notes)
 
 
-def _read_config(values: dict[str, Any], path: Path) -> tuple[models.ModelConfig, list[str]]:
+def _read_config(values: dict[str, Any], path: Path) -> models.ModelConfig:
     if "auto_map" in values:
         raise ModelError(f"{path} asks for code of its own (auto_map in config.json), which is never run: refused")
-    kind = values.get("model_type")
-    notes = []
-    if kind in _SAME_AS:
-        window, context = values.get("sliding_window"), values.get("max_position_embeddings", 0)
-        if window is not None and window < context:
-            raise ModelError(f"{path} attends to a sliding window of {window:,} tokens, which Inkling does not compute")
-        notes.append(f"{kind} is read as {_SAME_AS[kind]}, which computes the same")
-        values = {**values, "model_type": _SAME_AS[kind]}
     try:
-        return models.read_config(values), notes
+        return models.read_config(values)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
 

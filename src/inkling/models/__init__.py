@@ -15,7 +15,7 @@ from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
 from inkling.models._grow import with_more_tokens
 from inkling.models._model import LanguageModel
-from inkling.models._rope import ntk_theta, rotary_table
+from inkling.models._rope import inverse_frequencies, ntk_theta, rotary_table
 from inkling.models._scaled_dot import PLAIN, Scoring, attend
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "attend",
     "cost",
     "from_config",
+    "inverse_frequencies",
     "load",
     "names",
     "ntk_theta",

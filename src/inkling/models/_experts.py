@@ -42,15 +42,20 @@ class Routing:
         return F.one_hot(self.chosen.flatten(), self.logits.shape[1]).sum(dim=0)
 
 
-class Router(nn.Linear):
+class Router(nn.Module):
     """Chooses the experts of each token by a softmax over one score per expert, in fp32 whatever surrounds it.
+
+    Its matrix is never packed: it is small, and what it decides is yes or no.
 
     Args:
         normalise: Let the weights of the chosen experts add up to 1.
     """
 
+    keeps_precision = True
+
     def __init__(self, hidden_size: int, num_experts: int, top_k: int, *, normalise: bool) -> None:
-        super().__init__(hidden_size, num_experts, bias=False)
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_experts, hidden_size))
         self.top_k = top_k
         self.normalise = normalise
 
@@ -87,7 +92,9 @@ class Mixture(nn.Module):
         if self.training and torch.is_grad_enabled():
             self.last = routing
         many = len(tokens) * routing.chosen.shape[1] > _FEW * len(self.experts)
-        if self._can_group() and (many or torch.is_grad_enabled()):
+        if torch.compiler.is_exporting():
+            mixed = self._everyone(tokens, routing)
+        elif self._can_group() and (many or torch.is_grad_enabled()):
             mixed = self._together(tokens, routing)
         else:
             mixed = self._one_by_one(tokens, routing)
@@ -118,6 +125,12 @@ class Mixture(nn.Module):
         by_token = outputs[back].view(len(tokens), k, -1)  # (N, k, C)
         mixed: Tensor = (by_token * routing.weights[..., None].to(dtype)).sum(dim=1).to(tokens.dtype)
         return mixed
+
+    def _everyone(self, tokens: Tensor, routing: Routing) -> Tensor:
+        """All tokens through all experts, most of them for nothing: what a graph without decisions can say."""
+        weights = torch.zeros_like(routing.logits).scatter(1, routing.chosen, routing.weights)  # (N, E)
+        outputs = [expert(tokens) * weights[:, n : n + 1] for n, expert in enumerate(self.experts)]
+        return torch.stack(outputs).sum(dim=0)
 
     def _one_by_one(self, tokens: Tensor, routing: Routing) -> Tensor:
         mixed = torch.zeros_like(tokens)

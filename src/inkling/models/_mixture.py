@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from inkling.models._decoder import Decoder, DecoderConfig
@@ -13,16 +15,20 @@ from inkling.models._experts import Mixture, load_balancing_loss, router_z_loss
 class MixtureConfig(DecoderConfig):
     """Shape of such a decoder, and what keeps its routers even."""
 
+    num_experts: int = Field(8, ge=2)
+    """Experts of a layer."""
     num_experts_per_tok: int = Field(2, ge=1)
+    """Those that a token goes through."""
     router_aux_loss_coef: float = Field(0.001, ge=0)
     """Weight of the load-balancing loss in training."""
     router_z_loss_coef: float = Field(0.0, ge=0)
     """Weight of the loss that keeps the routers' logits small."""
 
-    @property
-    def experts(self) -> int:
-        """Experts of a layer."""
-        raise NotImplementedError
+    @model_validator(mode="after")
+    def _chooses_among_its_experts(self) -> Self:
+        if self.num_experts_per_tok > self.num_experts:
+            raise ValueError(f"num_experts_per_tok {self.num_experts_per_tok} of {self.num_experts} experts")
+        return self
 
 
 class MixtureDecoder(Decoder):

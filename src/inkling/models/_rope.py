@@ -137,7 +137,7 @@ def rotary_table(
 
 
 def inverse_frequencies(
-    head_dim: int, theta: float, scaling: RopeScaling | None, device: torch.device | str = "cpu"
+    head_dim: int, theta: float, scaling: RopeScaling | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Radians per token of each pair, (D/2)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim

@@ -173,12 +173,17 @@ class Model(Decoder):
 
     @torch.no_grad()
     def init_weights(self, generator: Generator | None = None) -> None:
-        """As in `Decoder`, but for gains, which here are 1 more than their weights, and the embedding of wide models.
+        """As in `Decoder`, but for what the norms after each half and the scaled embedding ask for.
 
-        That is the head too: a token whose embedding is longer than this would begin by predicting itself.
+        Every block starts as the identity here too, by gains of 0 after each half: a norm of zeros would have gradients
+        a thousand times too large, so the last matrices of a half are drawn like the first. The embedding is the head
+        too; a token whose row is longer than this would begin by predicting itself.
         """
         super().init_weights(generator)
         self.model.embed_tokens.weight.mul_(min(1.0, 256 / self.config.hidden_size))
-        for module in self.modules():
-            if isinstance(module, CentredRMSNorm):
-                module.weight.zero_()
+        for name, parameter in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)
+            elif name.endswith("norm.weight"):
+                is_after = "post_attention" in name or "post_feedforward" in name
+                parameter.fill_(-1.0 if is_after else 0.0)  # gains of 0 and 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
 from inkling.models._decoder import Block, DecoderConfig
@@ -14,7 +14,7 @@ from inkling.models._layers import SwiGLU
 from inkling.models._mixture import MixtureConfig, MixtureDecoder
 from inkling.models._sizes import mixture_sizes
 
-SIZES: dict[str, dict[str, Any]] = mixture_sizes("intermediate_size", num_local_experts=8, num_experts_per_tok=2)
+SIZES: dict[str, dict[str, Any]] = mixture_sizes("intermediate_size")
 
 
 class Config(MixtureConfig):
@@ -28,24 +28,13 @@ class Config(MixtureConfig):
         "router_jitter_noise": (None, 0, 0.0),
         "attention_bias": (False,),
     }
+    spellings: ClassVar[Mapping[str, str]] = {"num_experts": "num_local_experts"}
 
-    num_local_experts: int = Field(8, ge=2)
     sliding_window: int | None = Field(None, ge=2)
-
-    @property
-    def experts(self) -> int:
-        """Experts of a layer."""
-        return self.num_local_experts
 
     def window(self, layer: int) -> int | None:
         """The same in all layers."""
         return self.sliding_window
-
-    @model_validator(mode="after")
-    def _chooses_among_its_experts(self) -> Self:
-        if self.num_experts_per_tok > self.num_local_experts:
-            raise ValueError(f"num_experts_per_tok {self.num_experts_per_tok} of {self.num_local_experts} experts")
-        return self
 
 
 class Expert(SwiGLU):
@@ -69,10 +58,8 @@ class MixtralBlock(Block):
 
     def make_feed_forward(self, config: Config, layer: int) -> nn.Module:
         """The mixture."""
-        gate = Router(config.hidden_size, config.num_local_experts, config.num_experts_per_tok, normalise=True)
-        return Mixture(
-            gate, [Expert(config.hidden_size, config.intermediate_size) for _ in range(config.num_local_experts)]
-        )
+        gate = Router(config.hidden_size, config.num_experts, config.num_experts_per_tok, normalise=True)
+        return Mixture(gate, [Expert(config.hidden_size, config.intermediate_size) for _ in range(config.num_experts)])
 
 
 class Model(MixtureDecoder):

@@ -14,9 +14,7 @@ from inkling.models._layers import SwiGLU
 from inkling.models._mixture import MixtureConfig, MixtureDecoder
 from inkling.models._sizes import mixture_sizes
 
-SIZES: dict[str, dict[str, Any]] = mixture_sizes(
-    "moe_intermediate_size", num_experts=8, num_experts_per_tok=2, norm_topk_prob=True
-)
+SIZES: dict[str, dict[str, Any]] = mixture_sizes("moe_intermediate_size", norm_topk_prob=True)
 
 
 class Config(MixtureConfig):
@@ -26,7 +24,6 @@ class Config(MixtureConfig):
     architecture: ClassVar[str] = "Qwen3MoeForCausalLM"
     qk_norm: ClassVar[bool] = True
 
-    num_experts: int = Field(8, ge=2)
     moe_intermediate_size: int = Field(ge=1)
     norm_topk_prob: bool = False
     decoder_sparse_step: int = Field(1, ge=1)
@@ -43,19 +40,12 @@ class Config(MixtureConfig):
             filled.setdefault("moe_intermediate_size", max(1, width // chosen))
         return filled
 
-    @property
-    def experts(self) -> int:
-        """Experts of a layer."""
-        return self.num_experts
-
     def is_mixture(self, layer: int) -> bool:
         """Whether a layer has experts."""
         return layer not in self.mlp_only_layers and (layer + 1) % self.decoder_sparse_step == 0
 
     @model_validator(mode="after")
-    def _chooses_among_its_experts(self) -> Self:
-        if self.num_experts_per_tok > self.num_experts:
-            raise ValueError(f"num_experts_per_tok {self.num_experts_per_tok} of {self.num_experts} experts")
+    def _has_mixtures(self) -> Self:
         if not any(self.is_mixture(layer) for layer in range(self.num_hidden_layers)):
             raise ValueError("no layer is a mixture: qwen3 is the dense model")
         return self

@@ -61,7 +61,7 @@ def matrices_of(model: nn.Module) -> dict[str, tuple[int, int]]:
     found = {}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if not isinstance(weight, Tensor) or weight.ndim != 2:
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or getattr(module, "keeps_precision", False):
             continue
         if isinstance(module, nn.Embedding) and module.num_embeddings != _vocab_size(model):
             continue

@@ -152,12 +152,18 @@ def _best_for_time(
 
 
 def config_of(settings: TrainSettings, dataset: Dataset, size: str) -> models.ModelConfig:
-    """The named size with the changes of the settings, for the vocabulary of the data."""
+    """The named size with the changes of the settings, for the vocabulary of the data.
+
+    Raises ConfigError for a change that the architecture does not know.
+    """
     architecture = models.load(settings.arch)
+    changes = settings.model.model_dump(exclude={"dropout"}, exclude_none=True)
+    for name in set(changes) - set(architecture.Config.model_fields):
+        raise ConfigError(f"{settings.arch} has no {name}: leave out --model.{name.replace('_', '-')}")
     return architecture.Config.from_dict(
         {
             **architecture.SIZES[size],
-            **settings.model.model_dump(exclude={"dropout"}, exclude_none=True),
+            **changes,
             "model_type": settings.arch,
             "vocab_size": -(-dataset.vocab_size // settings.vocab_multiple) * settings.vocab_multiple,
             "max_position_embeddings": settings.context,

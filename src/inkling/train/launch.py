@@ -31,6 +31,9 @@ MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 262_144
 """Validation tokens of an evaluation during training: fewer are too noisy to find the best step, more are wasted."""
 
 
+COLLAPSED_STEPS = 50
+"""So many steps without a token, and an expert will hardly get one again."""
+
 EvaluateFn = Callable[[models.LanguageModel, list[Batch]], dict[str, float]]
 """(model, batches) → at least `val_loss` in nats per token."""
 DifficultyFn = Callable[[Dataset, Tokenizer], float]
@@ -72,6 +75,7 @@ class PretrainingRun(Run):
         self.sample_fn = sample_fn
         self.task_fn = task_fn
         self._batches_of_sources: dict[str, list[Batch]] = {}
+        self._steps_left_out = 0
         self.dataset = Dataset.open(settings.data)
         self.tokenizer = Tokenizer.load(settings.data)
         self.dataset.check_tokenizer(self.tokenizer)
@@ -187,8 +191,22 @@ class PretrainingRun(Run):
             device=self.device,
             world=self.world,
             compile_loss=self.choices["compile"],
+            measure_fn=self._measure,
             on_halved=self._keep_smaller_micro_batch,
         )
+
+    def _measure(self) -> dict[str, float]:
+        """What the model tells of a step; an expert that is left out for long is said once."""
+        found = self.model.measurements()
+        self._steps_left_out = self._steps_left_out + 1 if found.get("expert_load_min") == 0 else 0
+        if self._steps_left_out == COLLAPSED_STEPS:
+            warning = (
+                f"an expert has had no token for {COLLAPSED_STEPS} steps: a router collapses. "
+                "Raise --model.router-aux-loss-coef, or take fewer experts"
+            )
+            self.report.note(f"warning: {warning}")
+            self.record.results["warnings"] = [*self.record.results.get("warnings", []), warning]
+        return found
 
     def _session(self, trainer: Trainer, log: SilentLog) -> Session:
         settings = self.settings

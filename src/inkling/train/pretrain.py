@@ -30,10 +30,18 @@ def to_micro_batch(batch: Batch, rows: slice, device: torch.device) -> MicroBatc
 
 
 def next_token_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
-    """Summed nats of predicting each target from what stands before it in its document."""
+    """Summed nats of predicting each target from what stands before it in its document.
+
+    What a model wants beside that, such as even use of its experts, is in the gradient and not in the number.
+    """
     assert isinstance(model, LanguageModel)
-    hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids)  # (B, T, C)
-    return summed_cross_entropy(hidden.flatten(0, 1), model.head_weight, batch.targets.flatten())
+    hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)  # (B·T, C)
+    nats = summed_cross_entropy(hidden, model.head_weight, batch.targets.flatten(), model.config.logit_softcap)
+    beside = model.auxiliary_loss() if model.training else None
+    if beside is None:
+        return nats
+    summed = beside * batch.targets.numel()
+    return nats + summed - summed.detach()
 
 
 def pretraining_task(
@@ -46,6 +54,7 @@ def pretraining_task(
     device: torch.device,
     world: World = ALONE,
     compile_loss: bool = False,
+    measure_fn: Callable[[], dict[str, float]] = dict,
     on_halved: Callable[[int], None] = lambda micro_batch: None,
 ) -> Task:
     """The loop's task: `batch_size` windows of `context` tokens a step, in portions of `micro_batch`.
@@ -72,4 +81,6 @@ def pretraining_task(
         return True
 
     loss_fn = torch.compile(next_token_loss) if compile_loss else next_token_loss
-    return Task(micro_batches, loss_fn, tokens_per_step=batch_size * context, seed=seed, halve=halve)
+    return Task(
+        micro_batches, loss_fn, tokens_per_step=batch_size * context, seed=seed, halve=halve, measure_fn=measure_fn
+    )

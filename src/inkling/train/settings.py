@@ -35,6 +35,20 @@ class ModelSettings(Section):
     """Width of the feed-forward layers."""
     tie_word_embeddings: bool | None = None
     """Use the embedding matrix as the output head too."""
+    rope_theta: float | None = Field(None, gt=0)
+    """Base of the rotary positions: larger for longer texts."""
+    sliding_window: int | None = Field(None, ge=2)
+    """Tokens that a token sees, in layers with a window (mistral, gemma2, mixtral)."""
+    num_experts: int | None = Field(None, ge=2)
+    """Experts of a layer (mixtral, qwen3_moe)."""
+    num_experts_per_tok: int | None = Field(None, ge=1)
+    """Experts that a token goes through."""
+    moe_intermediate_size: int | None = Field(None, ge=8)
+    """Width of an expert (qwen3_moe; that of mixtral's is intermediate_size)."""
+    router_aux_loss_coef: float | None = Field(None, ge=0)
+    """Weight of the loss that spreads tokens over the experts."""
+    router_z_loss_coef: float | None = Field(None, ge=0)
+    """Weight of the loss that keeps the routers' logits small."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Share of activations dropped in training. Default: 0 below four passes over the text, 0.1 from there."""
 

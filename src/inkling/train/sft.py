@@ -18,7 +18,8 @@ def answer_loss(model: nn.Module, batch: Sequences) -> Tensor:
     """Summed nats of the learnt tokens."""
     assert isinstance(model, LanguageModel)
     hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)[batch.places]  # (N, C)
-    return summed_cross_entropy(hidden, model.head_weight, batch.targets.flatten()[batch.places])
+    targets = batch.targets.flatten()[batch.places]
+    return summed_cross_entropy(hidden, model.head_weight, targets, model.config.logit_softcap)
 
 
 class SupervisedStage(Stage):

@@ -1,0 +1,105 @@
+"""Mixtures of experts: the grouped products, the losses of routers, and what is logged of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+from inkling import models
+from inkling.models._experts import Mixture, Router, Routing, load_balancing_loss, router_z_loss
+from inkling.models._grouped import grouped_product
+from inkling.models._layers import SwiGLU
+
+
+def random_mixture(num_experts: int, top_k: int) -> Mixture:
+    torch.manual_seed(0)
+    mixture = Mixture(Router(16, num_experts, top_k, normalise=True), [SwiGLU(16, 24) for _ in range(num_experts)])
+    torch.nn.init.normal_(mixture.gate.weight)
+    return mixture
+
+
+def plainly(mixture: Mixture, x: Tensor) -> Tensor:
+    """Each token on its own, as the paper says it."""
+    outputs = []
+    for token in x.flatten(0, 1):
+        probabilities = (mixture.gate.weight @ token).softmax(0)
+        best = probabilities.argsort(descending=True)[: mixture.gate.top_k]
+        shares = probabilities[best] / probabilities[best].sum()
+        outputs.append(sum(share * mixture.experts[int(n)](token) for share, n in zip(shares, best, strict=True)))
+    return torch.stack(outputs).view_as(x)
+
+
+@pytest.mark.parametrize(("num_experts", "top_k"), [(4, 1), (4, 2), (32, 3), (3, 3)])
+@pytest.mark.parametrize("way", ["_together", "_one_by_one", "_everyone"])
+def test_all_ways_of_asking_experts_say_the_same(num_experts: int, top_k: int, way: str) -> None:
+    mixture, x = random_mixture(num_experts, top_k), torch.randn(2, 9, 16, requires_grad=True)
+    asked: Callable[[Tensor, Routing], Tensor] = getattr(mixture, way)
+    tokens = x.flatten(0, 1)
+    found, wanted = asked(tokens, mixture.gate.route(tokens)).view_as(x), plainly(mixture, x)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    inputs = [x, *mixture.parameters()]
+    gradients = [
+        torch.autograd.grad((output * torch.arange(16)).sum(), inputs, allow_unused=True) for output in (found, wanted)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(
+            torch.zeros(1) if one is None else one,  # an expert that nobody was sent to
+            torch.zeros_like(one if one is not None else torch.zeros(1)) if other is None else other,
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+def test_a_grouped_product_is_many_products_and_so_is_its_gradient() -> None:
+    torch.manual_seed(1)
+    rows = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
+    matrices = [torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    ends = torch.tensor([4, 4, 9, 11])
+    found = grouped_product(rows, matrices, ends, False)
+    parts = rows.tensor_split(ends[:-1])
+    torch.testing.assert_close(
+        found, torch.cat([part @ matrix.T for part, matrix in zip(parts, matrices, strict=True)])
+    )
+    assert torch.autograd.gradcheck(lambda r, *m: grouped_product(r, list(m), ends, False), (rows, *matrices))
+
+
+def test_the_losses_of_a_router_are_those_of_transformers_and_of_the_paper() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(40, 6)
+    weights, chosen = logits.softmax(-1).topk(2)
+    routing = Routing(logits, chosen, weights)
+    theirs = load_balancing_loss_func((logits,), num_experts=6, top_k=2)
+    torch.testing.assert_close(load_balancing_loss(routing), torch.as_tensor(theirs))
+    torch.testing.assert_close(router_z_loss(routing), (logits.exp().sum(-1).log() ** 2).mean())
+    even = Routing(torch.zeros(6, 6), torch.arange(12).view(6, 2) % 6, torch.full((6, 2), 0.5))
+    assert load_balancing_loss(even).item() == pytest.approx(2.0)
+
+
+def test_what_is_wanted_of_routers_is_in_the_gradient_and_not_in_the_loss() -> None:
+    from inkling.train.loop import MicroBatch
+    from inkling.train.pretrain import next_token_loss
+
+    gradients, losses = [], []
+    for weight in (0.0, 10.0):
+        shape = {**models.load("mixtral").SIZES["0.8m"], "model_type": "mixtral", "router_aux_loss_coef": weight}
+        model = models.from_config(shape)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+        ids = torch.randint(0, 259, (2, 33), generator=torch.Generator().manual_seed(1))
+        loss = next_token_loss(model, MicroBatch(ids[:, :-1], ids[:, 1:]))
+        loss.backward()
+        gate = model.get_parameter("model.layers.0.block_sparse_moe.gate.weight").grad
+        assert gate is not None
+        gradients.append(gate)
+        losses.append(loss.item())
+        measured = model.measurements()
+        assert measured["expert_load_min"] <= 1 <= measured["expert_load_max"] <= 8
+        model.eval()
+        assert next_token_loss(model, MicroBatch(ids[:, :-1], ids[:, 1:])).item() == loss.item()
+    assert losses[0] == losses[1]
+    assert not torch.allclose(gradients[0], gradients[1])
