@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -51,6 +52,23 @@ def memory_bytes() -> tuple[int, int]:
     if text == "max":
         return memory.total, memory.available
     return min(memory.total, int(text)), min(memory.available, int(text))
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory that torch gives back, and not return it to the system each time.
+
+    Tensors of megabytes are else mapped anew for every operation, and each of their pages is handed out by the system
+    when it is first written: a quarter of the time of a training step on a CPU. Does nothing but on Linux with glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_REUSED)
+    library.mallopt(_M_TRIM_THRESHOLD, -1)  # never
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_LARGEST_REUSED = 1 << 30
 
 
 def resident_bytes() -> int:

@@ -69,3 +69,60 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, list[Tensor], None, None]
 
 
 grouped_product.register_autograd(_backward, setup_context=_remember)
+
+
+@torch.library.custom_op("inkling::sent", mutates_args=())
+def sent(rows: Tensor, slots: Tensor, num_slots: int) -> Tensor:
+    """Copies of each row in their slots, zeros in the others: (N, C), slots (N, k) -> (num_slots, C)."""
+    copies = rows.new_zeros(num_slots, rows.shape[1])
+    for number in range(slots.shape[1]):
+        copies.index_copy_(0, slots[:, number], rows)
+    return copies
+
+
+@torch.library.custom_op("inkling::mixed", mutates_args=())
+def mixed(copies: Tensor, weights: Tensor, slots: Tensor) -> Tensor:
+    """Of each row the weighted sum of what is in its slots: (num_slots, C), (N, k) twice -> (N, C)."""
+    total = copies.index_select(0, slots[:, 0]) * weights[:, :1]
+    for number in range(1, slots.shape[1]):
+        total.addcmul_(copies.index_select(0, slots[:, number]), weights[:, number : number + 1])
+    return total
+
+
+@sent.register_fake
+def _(rows: Tensor, slots: Tensor, num_slots: int) -> Tensor:
+    return rows.new_empty(num_slots, rows.shape[1])
+
+
+@mixed.register_fake
+def _(copies: Tensor, weights: Tensor, slots: Tensor) -> Tensor:
+    return copies.new_empty(len(weights), copies.shape[1])
+
+
+def _remember_sent(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _backward_sent(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    (slots,) = ctx.saved_tensors
+    total = grad.index_select(0, slots[:, 0])
+    for number in range(1, slots.shape[1]):
+        total += grad.index_select(0, slots[:, number])
+    return total, None, None
+
+
+def _remember_mixed(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_mixed(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    copies, weights, slots = ctx.saved_tensors
+    of_copies, of_weights = torch.zeros_like(copies), []
+    for weight, slot in zip(weights.T, slots.T, strict=True):
+        of_copies.index_copy_(0, slot, grad * weight[:, None])
+        of_weights.append((grad * copies.index_select(0, slot)).sum(dim=1))
+    return of_copies, torch.stack(of_weights, dim=1), None
+
+
+sent.register_autograd(_backward_sent, setup_context=_remember_sent)
+mixed.register_autograd(_backward_mixed, setup_context=_remember_mixed)

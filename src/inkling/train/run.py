@@ -85,6 +85,7 @@ class Run(ABC):
         self.world = world
         self.report = report
         self.device = pick_device(settings.machine.device, world)
+        machine.keep_freed_memory()
         self._stage_settings = settings
         self._is_new = is_new
         self._scores: dict[str, float] = {}
