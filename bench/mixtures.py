@@ -86,7 +86,7 @@ def loss(data: Path, out: Path, seeds: int, steps: int) -> None:
         for arch in ("llama", "mixtral"):
             run = out / f"{arch}-{seed}"
             width = shape["intermediate_size"] // (2 if arch == "mixtral" else 1)
-            command = [sys.executable, "-m", "inkling.cli", "train", str(data), "--out", str(run), "--arch", arch]
+            command = [sys.executable, "-m", "inkling", "train", str(data), "--out", str(run), "--arch", arch]
             command += ["--size", "3m", "--context", str(CONTEXT), "--batch-size", "32", "--steps", str(steps)]
             command += ["--seed", str(seed), "--optimizer", "muon", "--no-log.samples", "--machine.precision", "bf16"]
             command += ["--machine.compile", "no", "--machine.micro-batch", "32", "--log.eval-tokens", "40000"]

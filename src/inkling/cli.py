@@ -30,6 +30,7 @@ VERBS = {
     "tokenizer add": "Add tokens to a tokenizer, or to a run with its embedding",
     "plan": "Before a run: its size, memory, time, disk, and the loss to expect",
     "train": "Train a model on a data folder, or resume a run",
+    "grow": "A trained run with a longer context or more layers",
     "tune": "Teach a run answers, preferences and rewards",
     "sample": "Let a run answer prompts, and grade the answers",
     "sweep": "Train with every combination of some options, and compare",

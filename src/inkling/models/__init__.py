@@ -13,7 +13,7 @@ from inkling.errors import ModelError, did_you_mean
 from inkling.models._cache import Int8KVCache, KVCache, PlacedTokens
 from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
-from inkling.models._grow import with_more_tokens
+from inkling.models._grow import with_longer_context, with_more_layers, with_more_tokens
 from inkling.models._model import LanguageModel
 from inkling.models._rope import inverse_frequencies, ntk_theta, rotary_table
 from inkling.models._scaled_dot import PLAIN, Scoring, attend
@@ -38,6 +38,8 @@ __all__ = [
     "num_parameters",
     "read_config",
     "rotary_table",
+    "with_longer_context",
+    "with_more_layers",
     "with_more_tokens",
     "without_memory",
 ]
