@@ -53,15 +53,25 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"moe_intermediate_size": 24, "norm_topk_prob": True, "num_experts_per_tok": 3},
         {"moe_intermediate_size": 24, "decoder_sparse_step": 2},
     ],
+    "workbench": [
+        {},
+        {"positions": "alibi", "num_key_value_heads": 2},
+        {"positions": "sinusoidal", "activation": "gelu", "norm": "layernorm"},
+        {"positions": "learned", "activation": "relu2", "norm_place": "post"},
+        {"positions": "none", "norm": "layernorm", "norm_place": "post"},
+    ],
     "speedrun": [{}, {"conv_kernel": 1}, {"conv_kernel": 7, "num_key_value_heads": 2}],
 }
-OURS_ALONE = {"speedrun"}
+OURS_ALONE = {"speedrun", "workbench"}
 
 
 def cases() -> list[Any]:
     """Every architecture in its plain form, and in the variants that it has."""
     return [
-        pytest.param({"model_type": name, **SHAPE, **variant}, id="-".join([name, *variant]))
+        pytest.param(
+            {"model_type": name, **SHAPE, **variant},
+            id="-".join([name, *variant, *(value for value in variant.values() if isinstance(value, str))]),
+        )
         for name in models.names()
         for variant in VARIANTS.get(name, [{}])
     ]

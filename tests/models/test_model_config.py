@@ -35,6 +35,7 @@ def test_names_are_the_public_files() -> None:
         "qwen3",
         "qwen3_moe",
         "speedrun",
+        "workbench",
     ]
 
 

@@ -24,7 +24,7 @@ TYPES = ("f32", "f16", "bf16")
 _TORCH_TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _MAX_KL = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2}
-_UNKNOWN_TO_OTHERS = {"speedrun"}
+_UNKNOWN_TO_OTHERS = {"speedrun", "workbench"}
 
 
 def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:

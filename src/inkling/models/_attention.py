@@ -21,6 +21,13 @@ def document_mask(segment_ids: Tensor) -> Tensor:
     return (segment_ids[:, :, None] == segment_ids[:, None, :]) & causal
 
 
+def text_positions(num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None, device: torch.device) -> Tensor:
+    """The place of each token in its own text: (T), or (B, T) where texts begin elsewhere."""
+    if segment_ids is not None:
+        return document_mask(segment_ids).sum(dim=-1) - 1
+    return torch.arange(num_tokens, device=device) if cache is None else cache.positions(num_tokens)
+
+
 class RotaryAttention(nn.Module):
     """Grouped-query attention with rotary positions, and optionally normalised queries and keys.
 
@@ -52,11 +59,13 @@ class RotaryAttention(nn.Module):
         self.q_norm: nn.Module = nn.Identity() if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
         self.k_norm: nn.Module = nn.Identity() if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
 
-    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, rotary: RotaryTable | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        """(B, T, C) -> (B, T, C). Without `rotary` nothing is rotated."""
         per_head = (-1, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(x).unflatten(-1, per_head)), rotary)  # (B, T, C) -> (B, T, H, D)
-        k = rotate(self.k_norm(self.k_proj(x).unflatten(-1, per_head)), rotary)  # (B, T, C) -> (B, T, K, D)
+        q = self.q_norm(self.q_proj(x).unflatten(-1, per_head))  # (B, T, C) -> (B, T, H, D)
+        k = self.k_norm(self.k_proj(x).unflatten(-1, per_head))  # (B, T, C) -> (B, T, K, D)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
         v = self.v_proj(x).unflatten(-1, per_head)  # (B, T, C) -> (B, T, K, D)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # -> (B, H or K, T, D)
         if cache is None:

@@ -65,7 +65,7 @@ def cost(model: LanguageModel) -> Cost:
         table_parameters=sum(tables.values()),
         training_flops=flops,
         cache_bytes=_FP32_BYTES * _cached_numbers(config, config.max_position_embeddings),
-        activation_bytes=_activation_bytes(model, tokens) // tokens + _mask_bytes(config),
+        activation_bytes=_activation_bytes(model, tokens) + _mask_bytes(config),
     )
 
 
@@ -85,7 +85,21 @@ def _cached_numbers(config: ModelConfig, context: int) -> int:
 
 
 def _activation_bytes(model: LanguageModel, tokens: int) -> int:
-    """Bytes that autograd keeps for the backward pass of so many tokens, the loss included."""
+    """Bytes per token that autograd keeps for the backward pass, the loss included, from passes of so many tokens.
+
+    What is kept however many tokens there are, such as the experts' matrices side by side, counts as in a short pass.
+    """
+    kept = _kept_bytes(model, tokens)
+    if not model.idle_parameters():
+        return kept // tokens
+    per_token = (_kept_bytes(model, 2 * tokens) - kept) // tokens
+    return per_token + (kept - tokens * per_token) // _SHORT_PASS
+
+
+_SHORT_PASS = 128
+
+
+def _kept_bytes(model: LanguageModel, tokens: int) -> int:
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 

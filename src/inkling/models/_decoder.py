@@ -152,15 +152,23 @@ class Decoder(LanguageModel):
         embedded: Tensor = self.model.embed_tokens(input_ids)
         return embedded
 
+    def add_positions(self, x: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Tensor:
+        """What tells places before the first layer, added to the embeddings: nothing, where attention rotates."""
+        return x
+
+    def rotary_table(self, positions: Tensor, dtype: torch.dtype) -> RotaryTable | None:
+        """Angles at `positions`, (T)."""
+        config = self.config
+        return rotary_table(positions, config.head_dim, config.rope_theta, dtype, config.rope_scaling)
+
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
         assert segment_ids is None or cache is None
         T = input_ids.shape[1]
-        x = self.dropout(self.embed(input_ids))
+        x = self.dropout(self.add_positions(self.embed(input_ids), segment_ids, cache))
         # Rotary attention depends on distances only: positions may count slots, across documents and padding.
         positions = torch.arange(T, device=input_ids.device) if cache is None else cache.slots(T)
-        config = self.config
-        rotary = rotary_table(positions, config.head_dim, config.rope_theta, x.dtype, config.rope_scaling)
+        rotary = self.rotary_table(positions, x.dtype)
         mask = None if cache is None else cache.mask(T)
         if segment_ids is not None:
             mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
@@ -196,7 +204,7 @@ class Decoder(LanguageModel):
                 parameter.zero_()
             elif parameter.ndim == 1:
                 parameter.fill_(1.0)
-            elif role in ("embed_tokens", "lm_head", "gate"):
+            elif role in ("embed_tokens", "embed_positions", "lm_head", "gate"):
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
                 parameter.normal_(0.0, self.config.hidden_size**-0.5, generator=generator)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
-from inkling.models._attention import document_mask
+from inkling.models._attention import document_mask, text_positions
 from inkling.models._cache import KVCache
 from inkling.models._config import ModelConfig
 from inkling.models._model import LanguageModel
@@ -173,13 +173,10 @@ class Model(LanguageModel):
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
         assert segment_ids is None or cache is None
         T = input_ids.shape[1]
-        mask: Tensor | None = None
-        positions = torch.arange(T, device=input_ids.device)
+        positions = text_positions(T, segment_ids, cache, input_ids.device)
+        mask = None if cache is None else cache.mask(T)
         if segment_ids is not None:
-            seen = document_mask(segment_ids)  # (B, T, T)
-            mask, positions = seen[:, None], seen.sum(dim=-1) - 1  # each document counts from its own start
-        elif cache is not None:
-            mask, positions = cache.mask(T), cache.positions(T)
+            mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
         stack = self.transformer
         x = self.dropout(stack.wte(input_ids) + stack.wpe(positions))  # (B, T) -> (B, T, C)
         for block in stack.h:

@@ -45,6 +45,14 @@ class ModelSettings(Section):
     """Experts that a token goes through."""
     moe_intermediate_size: int | None = Field(None, ge=8)
     """Width of an expert (qwen3_moe; that of mixtral's is intermediate_size)."""
+    positions: Literal["rope", "alibi", "sinusoidal", "learned", "none"] | None = None
+    """How a token's place is told (workbench, as the next three)."""
+    norm: Literal["rmsnorm", "layernorm"] | None = None
+    """Kind of norm."""
+    norm_place: Literal["pre", "post"] | None = None
+    """Before each half of a layer, or after it was added to the stream."""
+    activation: Literal["swiglu", "gelu", "relu2"] | None = None
+    """Of the feed-forward layers."""
     router_aux_loss_coef: float | None = Field(None, ge=0)
     """Weight of the loss that spreads tokens over the experts."""
     router_z_loss_coef: float | None = Field(None, ge=0)
