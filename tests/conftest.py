@@ -83,6 +83,9 @@ def random_checkpoint(folder: Path, values: dict[str, Any], tokenizer: Tokenizer
     return folder
 
 
+TEXT_ARCHITECTURES = [name for name in models.names() if models.load(name).SIZES]
+"""All but those that are made from a trained model of text."""
+
 SMALL_SHAPE: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,

@@ -39,7 +39,7 @@ REWARD_HEAD_FILE, TEACHER_FILE = "reward_head.safetensors", "teacher.safetensors
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds what resuming needs."""
 
-Status = Literal["running", "interrupted", "finished", "failed", "imported"]
+Status = Literal["running", "interrupted", "finished", "failed", "imported", "grown"]
 
 
 class RunRecord(BaseModel):
@@ -159,7 +159,7 @@ def load_model(
     model = _skeleton(folder, _model_config(folder, config), quantization)
     weights, _ = read_tensors(folder / WEIGHTS_FILE, verify=False)
     load_weights(model, weights, folder)
-    tokenizer = _read_tokenizer(folder, config["vocab_size"])
+    tokenizer = _read_tokenizer(folder, model.config.vocab_size)
     return model.to(device=device, dtype=dtype).eval(), tokenizer
 
 
@@ -210,7 +210,7 @@ def open_model(folder: Path) -> StoredModel:
     expected = _skeleton(folder, config, quantization).state_dict()
     _check_shapes({name: tuple(tensor.shape) for name, tensor in expected.items()}, shapes, folder)
     record = read_run(folder) if (folder / RUN_FILE).is_file() else None
-    return StoredModel(folder, config, _read_tokenizer(folder, values["vocab_size"]), shapes, record, quantization)
+    return StoredModel(folder, config, _read_tokenizer(folder, config.vocab_size), shapes, record, quantization)
 
 
 def _quantization(folder: Path, values: dict[str, Any]) -> Quantization | None:
@@ -280,7 +280,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} holds no model: it has no {CONFIG_FILE}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error})") from None
-    if not isinstance(config, dict) or not isinstance(config.get("vocab_size"), int):
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is not the configuration of a language model")
+    text = config.get("text_config", config)  # of a model that sees
+    if not isinstance(text, dict) or not isinstance(text.get("vocab_size"), int):
         raise CheckpointError(f"{path} is not the configuration of a language model")
     return config
 

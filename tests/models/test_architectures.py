@@ -15,6 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from conftest import TEXT_ARCHITECTURES
 from inkling import models
 from inkling.models import Int8KVCache, KVCache, LanguageModel
 
@@ -72,7 +73,7 @@ def cases() -> list[Any]:
             {"model_type": name, **SHAPE, **variant},
             id="-".join([name, *variant, *(value for value in variant.values() if isinstance(value, str))]),
         )
-        for name in models.names()
+        for name in TEXT_ARCHITECTURES
         for variant in VARIANTS.get(name, [{}])
     ]
 
@@ -251,7 +252,7 @@ def test_fresh_weights_depend_on_the_seed_alone(model: LanguageModel) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", TEXT_ARCHITECTURES)
 @pytest.mark.parametrize("size", ["0.8m", "10m"])
 def test_the_first_loss_is_that_of_guessing(name: str, size: str) -> None:
     architecture = models.load(name)

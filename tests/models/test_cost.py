@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from conftest import TEXT_ARCHITECTURES
 from inkling import models
 from inkling.models import KVCache, LanguageModel
 
-ARCHITECTURE_SIZES = [(name, size) for name in models.names() for size in models.load(name).SIZES]
+ARCHITECTURE_SIZES = [(name, size) for name in TEXT_ARCHITECTURES for size in models.load(name).SIZES]
 
 
 def build(name: str, **changes: int) -> LanguageModel:
@@ -30,12 +31,12 @@ def test_a_size_has_about_the_parameters_of_its_name(name: str, size: str) -> No
     assert abs(exact / promised - 1) < 0.1
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", TEXT_ARCHITECTURES)
 def test_all_architectures_have_the_same_named_sizes(name: str) -> None:
     assert list(models.load(name).SIZES) == list(models.load("qwen3").SIZES)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", TEXT_ARCHITECTURES)
 def test_parameters_are_those_of_the_real_model(name: str) -> None:
     model = build(name)
     assert models.num_parameters(model.config) == sum(p.numel() for p in model.parameters())
@@ -74,7 +75,7 @@ def test_gpt2_small_is_gpt2_small() -> None:
     assert models.num_parameters(architecture.Config.from_dict(architecture.SIZES["124m"])) == 124_439_808
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", TEXT_ARCHITECTURES)
 def test_operations_are_those_that_torch_counts(name: str) -> None:
     T = 64
     model = build(name, max_position_embeddings=T)
@@ -90,7 +91,7 @@ def test_operations_are_those_that_torch_counts(name: str) -> None:
     assert counter.get_total_flops() / T == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", TEXT_ARCHITECTURES)
 def test_activations_are_at_most_a_fifth_above_what_autograd_keeps(name: str) -> None:
     model, T = build(name), 200
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -108,7 +109,7 @@ def test_activations_are_at_most_a_fifth_above_what_autograd_keeps(name: str) ->
     assert measured / T <= promised <= 1.2 * measured / T
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", TEXT_ARCHITECTURES)
 def test_memory_to_run_is_weights_and_cache(name: str) -> None:
     model = build(name)
     cache = KVCache(model.config, 1, model.config.max_position_embeddings)

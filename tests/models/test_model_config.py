@@ -29,6 +29,7 @@ def test_names_are_the_public_files() -> None:
         "gemma2",
         "gpt2",
         "llama",
+        "llava",
         "mistral",
         "mixtral",
         "qwen2",
@@ -42,7 +43,7 @@ def test_names_are_the_public_files() -> None:
 def test_an_unknown_architecture_names_the_nearest() -> None:
     with pytest.raises(ModelError, match="did you mean 'llama'"):
         models.load("lama")
-    with pytest.raises(ModelError, match="gpt2, llama, mistral, mixtral, qwen2, qwen3"):
+    with pytest.raises(ModelError, match="gpt2, llama, llava, mistral, mixtral, qwen2, qwen3"):
         models.from_config({"model_type": "rwkv7"})
     with pytest.raises(ModelError):
         models.load("_layers")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import TEXT_ARCHITECTURES
 from inkling import models, optim
 from inkling.optim._groups import parameter_groups
 from inkling.optim._schedule import ScheduleSettings
@@ -27,7 +28,7 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 """Relative: processors round differently, and fifty steps let it grow."""
 CASES = [
     (arch, optimizer, precision)
-    for arch in models.names()
+    for arch in TEXT_ARCHITECTURES
     for optimizer in ("muon", "adamw")
     for precision in ("fp32", "bf16")
 ]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
+import torch
+
 from inkling import peft, rewards
+from inkling.data.pictures import to_pixels
 from inkling.errors import ConfigError, TrainingError
 from inkling.infer.blocks import BLOCK
 from inkling.infer.completing import Completing
 from inkling.infer.engine import Engine, EngineLimits, can_compute
 from inkling.infer.sampling import SamplingParams
-from inkling.models import LanguageModel
+from inkling.models import LanguageModel, SeeingModel
 from inkling.quantize._modules import PackedMatrix
 from inkling.tokenizer import Tokenizer
 from inkling.train.rollouts import Prompt, RewardFn, Rollout, RolloutFn
@@ -43,6 +48,7 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
         sampling: Sampling,
         max_tokens: int,
         seeds: Sequence[int],
+        pictures: Sequence[Sequence[np.ndarray]] = (),
     ) -> list[Rollout]:
         if not can_compute(model):
             raise ConfigError(f"{model.config.model_type} models cannot answer many prompts at once: take another one")
@@ -52,12 +58,12 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
             limits = EngineLimits(max_sequences=at_once, max_step_tokens=_STEP_TOKENS, num_blocks=blocks)
             engine = Engine(model, tokenizer, limits)
             answers = []
-            for ids, seed in zip(prompts, seeds, strict=True):
+            for ids, seed, shown in itertools.zip_longest(prompts, seeds, pictures, fillvalue=()):
                 params = SamplingParams(
                     max_tokens=max_tokens, temperature=sampling.temperature, top_k=sampling.top_k, seed=seed
                 )
-                answers.append(Completing(model, tokenizer, ids, params))
-            for _, group in itertools.groupby(answers, key=lambda one: one.prompt_ids):
+                answers.append(completing(model, tokenizer, ids, params, shown))
+            for _, group in itertools.groupby(answers, key=lambda one: (one.prompt_ids, one.salt)):
                 first, *siblings = group
                 engine.add(first, siblings)
             while not engine.is_idle:
@@ -68,6 +74,23 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
         return [Rollout(one.token_ids, one.text, one.finish_reason == "stop") for one in answers]
 
     return answer
+
+
+@torch.inference_mode()
+def completing(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    params: SamplingParams,
+    pictures: Sequence[np.ndarray],
+) -> Completing:
+    """A completion of a prompt with the pictures that it holds."""
+    if not pictures:
+        return Completing(model, tokenizer, ids, params)
+    assert isinstance(model, SeeingModel)
+    salt = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).digest()
+    seen = model.see(to_pixels(pictures).to(model.device, model.dtype))
+    return Completing(model, tokenizer, ids, params, salt=salt, seen=seen)
 
 
 def reward_fn(names: Sequence[str]) -> RewardFn:

@@ -16,7 +16,7 @@ from inkling.data.examples import distinct_prompts, rows_of
 from inkling.errors import ConfigError
 from inkling.eval.statistics import estimate
 from inkling.progress import LiveProgress
-from inkling.train.encode import Encoder, Format
+from inkling.train.encode import Encoder, Eyes, Format
 from inkling.train.rollouts import Prompt, Rollout
 from inkling.train.sequences import Sampling
 
@@ -73,7 +73,9 @@ def run(settings: Settings) -> None:
     model, tokenizer = checkpoint.load_model(settings.run)
     if settings.form == "chat" and tokenizer.chat_template is None:
         raise ConfigError(f"{settings.run} has no chat template: tune it first, or take --form plain")
-    encoder = Encoder(tokenizer, settings.form, model.config.max_position_embeddings)
+    folder = settings.prompts if settings.prompts.is_dir() else settings.prompts.parent
+    eyes = Eyes.of(model, folder)
+    encoder = Encoder(tokenizer, settings.form, model.config.max_position_embeddings, eyes=eyes)
     questions = [as_question(row) for row in distinct_prompts(rows_of(settings.prompts))][: settings.limit]
     prompts = [
         Prompt(encoder.prompt(one, settings.max_tokens), str(one.prompt[-1]["content"]), one.fields)
@@ -88,7 +90,12 @@ def run(settings: Settings) -> None:
             some = [one for one in prompts[start : start + _PROMPTS_AT_ONCE] for _ in range(settings.samples)]
             first = settings.seed * 1_000_003 + start * settings.samples
             seeds = [(first + number) % 2**31 for number in range(len(some))]
-            answers = answer(model, [one.ids for one in some], sampling, settings.max_tokens, seeds)
+            pictures = [
+                shown
+                for one in questions[start : start + _PROMPTS_AT_ONCE]
+                for shown in [encoder.pictures(one, one.prompt)] * settings.samples
+            ]
+            answers = answer(model, [one.ids for one in some], sampling, settings.max_tokens, seeds, pictures)
             parts = worth(some, [one.text for one in answers])
             rewards = [float(sum(values)) for values in zip(*parts.values(), strict=True)]
             pairs = list(zip(answers, rewards, strict=True))

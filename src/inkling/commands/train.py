@@ -178,7 +178,7 @@ def _run_to_resume(settings: Settings) -> Path | None:
     if wanted is None or not (wanted / checkpoint.RUN_FILE).exists():
         return None
     record = checkpoint.read_run(wanted)
-    if record.status in ("finished", "imported"):
+    if record.status in ("finished", "imported", "grown"):
         return None
     check_idle(wanted, record)
     return _ask(wanted, record, settings)
@@ -187,7 +187,7 @@ def _run_to_resume(settings: Settings) -> Path | None:
 def _resumable(path: Path, settings: Settings) -> Path:
     record = checkpoint.read_run(path)
     check_idle(path, record)
-    if record.status == "imported":
+    if record.status in ("imported", "grown"):
         raise CheckpointError(f"{path} was imported, not trained here: inkling train DATA --start-from {path}")
     if record.status == "finished" and settings.steps is None and settings.time is None:
         raise CheckpointError(f"{path} is finished; give --steps or --time to train it further")

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inkling.errors import DataError
+from inkling.tokenizer.chat import PICTURE
+
+DESCRIBE = "Describe the picture."
+"""What a caption answers."""
 
 Message = dict[str, Any]
 _ROLES = {
@@ -103,23 +107,32 @@ def _recognise(row: dict[str, Any], place: str) -> AnyRow:
         if isinstance(row.get(name), list):
             shape = "chat messages" if name == "messages" else "ShareGPT conversations"
             messages = _with_system(row.pop("system", None), _messages(row.pop(name)))
+            messages = _with_picture(row.pop("image", None), messages)
             if (is_good := _label(row)) is not None:
                 prompt, answer = _split_last(messages)
                 return Judged(place, f"{shape} with feedback", tools, row, prompt, answer, is_good)
             _check_conversation(messages)
             return Conversation(place, shape, tools, row, messages)
+    caption = next((row[name] for name in ("caption", "text") if isinstance(row.get(name), str)), None)
+    if "image" in row and caption is not None and not any(name in row for name in ("prompt", "question")):
+        asked = _with_picture(row.pop("image"), [{"role": "user", "content": DESCRIBE}])
+        return Conversation(place, "pictures with captions", tools, row, _joined(asked, _answer(caption)))
+    if "image" in row and caption is None and not any(name in row for name in ("prompt", "question")):
+        raise _BadRow("a picture without a caption or a question")
     if "instruction" in row and "output" in row:
         said = [text for name in ("instruction", "input") if (text := _text(row.pop(name, None), name))]
         prompt = _with_system(row.pop("system", None), [{"role": "user", "content": "\n\n".join(said)}])
         return Conversation(place, "instructions (Alpaca)", tools, row, _joined(prompt, _answer(row.pop("output"))))
     for first, second in (("prompt", "completion"), ("prompt", "response"), ("question", "answer")):
         if first in row and isinstance(row.get(second), (str, list)):
-            prompt, answer = _prompt(row.pop(first)), _answer(row[second])
+            prompt = _with_picture(row.pop("image", None), _prompt(row.pop(first)))
+            answer = _answer(row[second])
             if (is_good := _label(row)) is not None:
                 return Judged(place, "answers with feedback", tools, row, prompt, answer, is_good)
             return Conversation(place, f"{first} and {second}", tools, row, _joined(prompt, answer))
     if "prompt" in row or "question" in row:
         prompt = _prompt(row.pop("prompt" if "prompt" in row else "question"))
+        prompt = _with_picture(row.pop("image", None), prompt)
         for name in ("ranked", "responses", "completions"):
             if isinstance(row.get(name), list):
                 return _ranking(row, name, prompt, place, tools)
@@ -202,13 +215,47 @@ def _messages(turns: Any) -> list[Message]:
         role = _ROLES.get(given) if isinstance(given, str) else None
         if role is None:
             raise _BadRow(f"message {number} has the role {given!r}; known are system, user, assistant and tool")
-        message: Message = {"role": role, "content": _text(turn.get("content", turn.get("value")), f"message {number}")}
+        said, pictures = _content(turn.get("content", turn.get("value")), f"message {number}")
+        message: Message = {"role": role, "content": said}
+        if pictures:
+            message["pictures"] = pictures
         if calls := turn.get("tool_calls"):
             message["tool_calls"] = [_call(call, number) for call in calls] if isinstance(calls, list) else None
         if given == "function_call":
             message["tool_calls"], message["content"] = [_call({"function": message["content"]}, number)], ""
         found.append(message)
     return found
+
+
+def _content(value: Any, name: str) -> tuple[str, list[str]]:
+    """Content as text with `PICTURE` in the place of each picture, and where these are."""
+    if not isinstance(value, list):
+        return _text(value, name), []
+    texts, pictures = [], []
+    for part in value:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in ("image_url", "image", "input_image"):
+            texts.append(_text([part], name))
+            continue
+        source = next((part[key] for key in ("image_url", "image", "url", "path") if part.get(key)), None)
+        source = source.get("url") if isinstance(source, dict) else source
+        if not isinstance(source, str):
+            raise _BadRow(f"{name} holds a picture without a file or a data URL")
+        texts.append(PICTURE)
+        pictures.append(source)
+    return "".join(texts), pictures
+
+
+def _with_picture(source: Any, messages: list[Message]) -> list[Message]:
+    """A picture that stands beside its conversation goes where `<image>` is said, or before the first question."""
+    if source is None:
+        return messages
+    if not isinstance(source, str):
+        raise _BadRow("its image is no file and no data URL")
+    first = next(number for number, message in enumerate(messages) if message["role"] == "user")
+    said = messages[first]["content"]
+    said = said.replace("<image>", PICTURE, 1) if "<image>" in said else f"{PICTURE}\n{said}"
+    return [*messages[:first], {**messages[first], "content": said, "pictures": [source]}, *messages[first + 1 :]]
 
 
 def _text(value: Any, name: str) -> str:

@@ -77,7 +77,9 @@ def _ask_transformers(
     import transformers
 
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=torch.float32)
+    sees = stored.config.model_type == "llava"
+    kind: Any = transformers.LlavaForConditionalGeneration if sees else transformers.AutoModelForCausalLM
+    model = kind.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     model.eval()
     ids = torch.tensor([wanted.prompt_ids])
     logits = model(input_ids=ids).logits[0, torch.tensor(wanted.prefix_lengths) - 1]

@@ -40,6 +40,8 @@ def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
     """Why such a model cannot be one graph; empty when it can."""
     if config.model_type == "speedrun":
         return ["its convolutions keep a state that has no name among ONNX's inputs"]
+    if config.model_type == "llava":
+        return ["a graph that takes pictures is not written here: export it to hf"]
     return []
 
 

@@ -16,7 +16,7 @@ from inkling.infer.grammar import Grammar
 from inkling.infer.lookup import Lookup
 from inkling.infer.sampling import Draw, SamplingParams
 from inkling.infer.stops import StopStrings
-from inkling.models import LanguageModel
+from inkling.models import LanguageModel, SeeingModel
 from inkling.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "aborted"]
@@ -50,6 +50,8 @@ class Completing:
         grammar: What the text has to be; it ends where nothing more may follow.
         salt: Shares beginnings of prompts only with those that have the same.
         adapter: The model's adapter that writes; None: the model alone.
+        seen: What the model's `see` gave of the pictures in the prompt, in the order of their tokens. Prompts with
+            other pictures have another `salt`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Completing:
         grammar: Grammar | None = None,
         salt: bytes = b"",
         adapter: str | None = None,
+        seen: Tensor | None = None,
     ) -> None:
         if params.kv_cache != "full":
             raise ModelError("keys and values in 8 bits are for one text at a time: inkling generate --kv-cache int8")
@@ -78,6 +81,8 @@ class Completing:
         self.params = params
         self.salt = salt if adapter is None else salt + b"\0" + adapter.encode()
         self.adapter = adapter
+        self.seen = seen
+        self.image_token = model.image_token if isinstance(model, SeeingModel) else None
         self.on_change = on_change
         self.num_top = num_top
         self.wants_prompt_logprobs = prompt_logprobs
@@ -128,6 +133,8 @@ class Completing:
         Raises ModelError when nothing may come next.
         """
         logits = given = logits[: self._vocab_size]
+        if self.image_token is not None:  # which has a meaning in prompts alone
+            logits = logits.index_fill(0, torch.tensor(self.image_token), -torch.inf)
         if self._bias:
             ids, values = zip(*self._bias.items(), strict=True)
             logits = logits.float().index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))

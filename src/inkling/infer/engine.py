@@ -21,7 +21,7 @@ from inkling.infer.completing import Completing
 from inkling.infer.native import NativeStep, UnavailableError
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
 from inkling.infer.sampling import NOT_FINITE, next_tokens
-from inkling.models import LanguageModel
+from inkling.models import LanguageModel, SeeingModel
 from inkling.quantize import keep_packed
 from inkling.tokenizer import Tokenizer
 
@@ -351,7 +351,12 @@ class Engine:
         step = PagedStep(self.memory, [piece for _, piece in pieces], num_padding)
         adapters = _rows_of_adapters(pieces, device)
         with peft.selected(self.model, adapters) if adapters else nullcontext():
-            hidden = self.model.hidden(row, cache=step)[0]  # (1, T) -> (T, C)
+            seen = [part for sequence, piece in pieces if (part := _seen(sequence, piece)) is not None]
+            if seen:
+                assert isinstance(self.model, SeeingModel)
+                hidden = self.model.hidden(row, cache=step, seen=torch.cat(seen))[0]
+            else:
+                hidden = self.model.hidden(row, cache=step)[0]  # (1, T) -> (T, C)
         wanted: list[int] = []
         counts: list[int] = []
         at = 0
@@ -370,6 +375,15 @@ class Engine:
         if piece.start < len(sequence.prompt_ids):
             return sequence.prompt_ids[piece.start : piece.end]
         return sequence.token_ids[-1:]
+
+
+def _seen(sequence: Completing, piece: Piece) -> Tensor | None:
+    """What stands in the places of the image tokens of a piece; None where it has none."""
+    if sequence.seen is None or piece.start >= len(sequence.prompt_ids):
+        return None
+    before = sequence.prompt_ids[: piece.start].count(sequence.image_token)  # type: ignore[arg-type]
+    count = sequence.prompt_ids[piece.start : piece.end].count(sequence.image_token)  # type: ignore[arg-type]
+    return sequence.seen[before : before + count] if count else None
 
 
 def _rows_of_adapters(pieces: Sequence[tuple[Completing, Piece]], device: torch.device) -> list[tuple[str, Tensor]]:

@@ -14,7 +14,7 @@ from inkling.models._cache import Int8KVCache, KVCache, PlacedTokens
 from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
 from inkling.models._grow import with_longer_context, with_more_layers, with_more_tokens
-from inkling.models._model import LanguageModel
+from inkling.models._model import LanguageModel, SeeingModel
 from inkling.models._rope import inverse_frequencies, ntk_theta, rotary_table
 from inkling.models._scaled_dot import PLAIN, Scoring, attend
 
@@ -28,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "PlacedTokens",
     "Scoring",
+    "SeeingModel",
     "attend",
     "cost",
     "from_config",
@@ -38,6 +39,7 @@ __all__ = [
     "num_parameters",
     "read_config",
     "rotary_table",
+    "with_eyes",
     "with_longer_context",
     "with_more_layers",
     "with_more_tokens",
@@ -85,6 +87,22 @@ def without_memory(config: ModelConfig) -> LanguageModel:
     """The model on the meta device: shapes and names, and no bytes."""
     with torch.device("meta"):
         return load(config.model_type).Model(config)
+
+
+def with_eyes(
+    model: LanguageModel, vision: Mapping[str, Any], image_token: int, generator: torch.Generator | None = None
+) -> SeeingModel:
+    """A trained model of text as one that sees, whose eyes have yet to learn: see `llava.py`.
+
+    Args:
+        vision: Shape of the encoder, keys of `VisionConfig`.
+        image_token: What stands for a patch: a token that no text has.
+
+    Raises ModelError for an impossible encoder, and for a decoder that cannot be given one.
+    """
+    from inkling.models import llava
+
+    return llava.with_eyes(model, vision, image_token, generator)
 
 
 def num_parameters(config: ModelConfig) -> int:

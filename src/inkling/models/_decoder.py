@@ -163,16 +163,20 @@ class Decoder(LanguageModel):
 
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
+        return self.read(self.embed(input_ids), segment_ids=segment_ids, cache=cache)
+
+    def read(self, x: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """The same from embeddings on, (B, T, C) -> (B, T, C)."""
         assert segment_ids is None or cache is None
-        T = input_ids.shape[1]
-        x = self.dropout(self.add_positions(self.embed(input_ids), segment_ids, cache))
+        T = x.shape[1]
+        x = self.dropout(self.add_positions(x, segment_ids, cache))
         # Rotary attention depends on distances only: positions may count slots, across documents and padding.
-        positions = torch.arange(T, device=input_ids.device) if cache is None else cache.slots(T)
+        positions = torch.arange(T, device=x.device) if cache is None else cache.slots(T)
         rotary = self.rotary_table(positions, x.dtype)
         mask = None if cache is None else cache.mask(T)
         if segment_ids is not None:
             mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
-        memory = self._memory(input_ids, segment_ids, cache)
+        memory = self._memory(T, segment_ids, cache)
         for block in self.model.layers:
             x = block(x, rotary, mask, memory)
         if cache is not None:
@@ -180,7 +184,7 @@ class Decoder(LanguageModel):
         normed: Tensor = self.model.norm(x)
         return normed
 
-    def _memory(self, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Any:
+    def _memory(self, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> Any:
         """What each block is given to find earlier tokens with."""
         return cache
 

@@ -83,3 +83,37 @@ class LanguageModel(nn.Module, ABC):
     def forward(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Next-token logits, (B, T) -> (B, T, V). Arguments as in `hidden`."""
         return self.logits(self.hidden(input_ids, segment_ids=segment_ids, cache=cache))
+
+
+class SeeingModel(LanguageModel):
+    """A model that takes pictures too: as image tokens in a text, and what `see` makes of the pixels."""
+
+    @property
+    @abstractmethod
+    def image_token(self) -> int:
+        """What stands for a patch of a picture."""
+
+    @property
+    @abstractmethod
+    def picture_size(self) -> int:
+        """Pixels of a side."""
+
+    @property
+    @abstractmethod
+    def tokens_of_a_picture(self) -> int:
+        """Image tokens that a picture takes."""
+
+    @abstractmethod
+    def see(self, pixels: Tensor) -> Tensor:
+        """(P, 3, S, S), from -1 to 1 -> (tokens, C): what takes the places of image tokens."""
+
+    @abstractmethod
+    def hidden(
+        self,
+        input_ids: Tensor,
+        *,
+        segment_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """As `LanguageModel.hidden`, with what was seen, in the order of the image tokens, row by row."""

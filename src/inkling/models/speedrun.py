@@ -84,11 +84,11 @@ class SpeedrunBlock(Block):
 class Recent:
     """What the convolutions of a forward pass may see before each token."""
 
-    def __init__(self, kernel: int, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> None:
+    def __init__(self, kernel: int, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> None:
         self.kernel = kernel
         self.cache = cache
         self.visible = None if segment_ids is None else [_same_document(segment_ids, lag) for lag in range(1, kernel)]
-        self.is_text = None if cache is None else cache.is_text(input_ids.shape[1])
+        self.is_text = None if cache is None else cache.is_text(num_tokens)
 
     def mix(self, convolution: nn.Module, name: str, x: Tensor) -> Tensor:
         """Apply a convolution to its input, (B, T, C), and keep the end of the input for what comes next."""
@@ -114,8 +114,8 @@ class Model(Decoder):
     config: Config
     block = SpeedrunBlock
 
-    def _memory(self, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Recent:
-        return Recent(self.config.conv_kernel, input_ids, segment_ids, cache)
+    def _memory(self, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> Recent:
+        return Recent(self.config.conv_kernel, num_tokens, segment_ids, cache)
 
     @torch.no_grad()
     def init_weights(self, generator: Generator | None = None) -> None:

@@ -31,23 +31,33 @@ _MAX_RENDERED = 1 << 20
 _MARK = "\ue000{}\ue001"
 _MARKS = re.compile("\ue000(\\d+)\ue001")
 
+PICTURE = "\ufffc"
+"""Stands for a picture in what people write: Unicode's object replacement character."""
+
 Messages = Sequence[Mapping[str, Any]]
 
 
-def chat_ids(tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+def chat_ids(
+    tokenizer: Tokenizer,
+    messages: Messages,
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    picture_ids: Sequence[int] = (),
+) -> list[int]:
     """The tokens of a conversation up to where the answer begins, without a token at the front.
 
     Args:
         messages: Of OpenAI's form: role, content (text or None), and tool_calls with arguments as objects.
         tools: Functions that may be called, of OpenAI's form. A template that does not know of any gets them as a
             system message.
+        picture_ids: What stands for a picture, where people wrote `PICTURE`; none: that is a character like others.
 
     Raises:
         TokenizerError: The template refuses the messages, or makes too much of them.
     """
     if tokenizer.chat_template is None:
         return tokenizer.encode(_transcript(_with_tools_as_text(_filled(messages), tools)))
-    rendering = _Rendering(tokenizer, messages, tools)
+    rendering = _Rendering(tokenizer, messages, tools, picture_ids)
     return rendering.ids(rendering.until(len(messages), answer_next=True))
 
 
@@ -65,7 +75,12 @@ class Dialogue:
 
 
 def dialogue(
-    tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]] = (), *, only_last: bool = False
+    tokenizer: Tokenizer,
+    messages: Messages,
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    only_last: bool = False,
+    picture_ids: Sequence[int] = (),
 ) -> Dialogue:
     """The tokens of a whole conversation, and which of them the assistant wrote.
 
@@ -73,6 +88,7 @@ def dialogue(
 
     Args:
         only_last: Count only the last answer.
+        picture_ids: As in `chat_ids`.
 
     Raises:
         TokenizerError: There is no template, it refuses the messages, writes turns in another way once others follow,
@@ -80,7 +96,7 @@ def dialogue(
     """
     if tokenizer.chat_template is None:
         raise TokenizerError("the tokenizer has no chat template")
-    rendering = _Rendering(tokenizer, messages, tools)
+    rendering = _Rendering(tokenizer, messages, tools, picture_ids)
     whole = rendering.until(len(messages), answer_next=False)
     ends = [text for text, number in tokenizer.special_tokens.items() if number in tokenizer.end_ids]
     answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
@@ -150,8 +166,15 @@ def _filled(messages: Messages) -> list[dict[str, Any]]:
 class _Rendering:
     """A conversation in its template, with marks in the place of what people wrote."""
 
-    def __init__(self, tokenizer: Tokenizer, messages: Messages, tools: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]],
+        picture_ids: Sequence[int] = (),
+    ) -> None:
         assert tokenizer.chat_template is not None
+        self._picture_ids = picture_ids
         plain = _filled(messages)
         self._num_added = 0
         if "tools" not in _names_in(tokenizer.chat_template):
@@ -165,6 +188,8 @@ class _Rendering:
         if marks.restore(rendered) == _render(tokenizer, plain, tools, None, answer_next=True):
             return
         # The template looks into what people write (trims it, splits it), so that marks would change what it does.
+        if picture_ids:
+            raise TokenizerError("the chat template changes what people write, so that pictures have no place in it")
         if any(special in text for text in marks.texts for special in tokenizer.special_tokens):
             raise TokenizerError("the chat template changes what people write, and a message holds a control token")
         self._marks, self._messages, self._tools = None, plain, list(tools)
@@ -179,9 +204,19 @@ class _Rendering:
         ids: list[int] = []
         for number, piece in enumerate(_MARKS.split(text) if self._marks else [text]):
             if self._marks is not None and number % 2:
-                ids += self._tokenizer.encode(self._marks.texts[int(piece)])
+                ids += self._words(self._marks.texts[int(piece)])
             else:
                 ids += self._tokenizer.encode(piece, allow_special=True)
+        return ids
+
+    def _words(self, text: str) -> list[int]:
+        """What a person wrote, pictures in their places."""
+        if not self._picture_ids:
+            return self._tokenizer.encode(text)
+        first, *others = text.split(PICTURE)
+        ids = self._tokenizer.encode(first)
+        for part in others:
+            ids += [*self._picture_ids, *self._tokenizer.encode(part)]
         return ids
 
 

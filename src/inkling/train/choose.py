@@ -83,6 +83,8 @@ def choose_model(
     Raises ConfigError when a size that the user asked for does not fit into memory, or none does.
     """
     sizes = list(models.load(settings.arch).SIZES)
+    if not sizes:
+        raise ConfigError(f"{settings.arch} is made from a trained run: inkling grow RUN --pictures 32 -o NEW")
     limit = settings.memory or free_bytes(device)
     if settings.start_from is not None:
         source = checkpoint.open_model(settings.start_from)

@@ -14,7 +14,7 @@ from inkling.align import distillation
 from inkling.config import Field, Section
 from inkling.models import LanguageModel
 from inkling.tensor_files import read_tensors, write_tensors
-from inkling.train.sequences import LOGITS_BYTES, Sequences, Tokens
+from inkling.train.sequences import LOGITS_BYTES, Sequences, Tokens, learnt_hidden
 from inkling.train.stage import Setting, Stage, without_learning
 
 
@@ -91,7 +91,7 @@ class DistillStage(Stage):
         """The teacher's likeliest tokens where each learnt one is predicted, (N, K) twice."""
         found = []
         with torch.no_grad():
-            hidden = self._teacher.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)[batch.places]
+            hidden = learnt_hidden(self._teacher, batch)
             for part in torch.split(hidden, _rows(self._teacher)):
                 logits = self._teacher.logits(part)
                 found.append(distillation.top_of(logits, self.settings.top_k, self.settings.temperature))
@@ -120,7 +120,7 @@ class DistillStage(Stage):
 
     def _parts(self, model: LanguageModel, batch: _Batch) -> tuple[Tensor, Tensor]:
         sequences = batch.sequences
-        hidden = model.hidden(sequences.input_ids, segment_ids=sequences.segment_ids).flatten(0, 1)[sequences.places]
+        hidden = learnt_hidden(model, sequences)
         targets = sequences.targets.flatten()[sequences.places]
         divergences, nats = [], []
         rows = _rows(model)

@@ -4,16 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from inkling.data.chats import AnyRow, Conversation, Judged, Message, Preference, Question
+from inkling.data.pictures import read_picture
 from inkling.errors import DataError, TokenizerError
+from inkling.models import LanguageModel, SeeingModel
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import chat_ids, dialogue
 from inkling.train.sequences import Tokens
 
 Format = Literal["chat", "plain"]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """What a model takes for a picture.
+
+    Attributes:
+        token: The token that stands for a patch.
+        count: How many of them a picture takes.
+        size: Pixels of a side.
+        folder: Where paths of pictures begin; None: only data URLs are read.
+    """
+
+    token: int
+    count: int
+    size: int
+    folder: Path | None
+
+    @classmethod
+    def of(cls, model: LanguageModel, folder: Path | None) -> Eyes | None:
+        """Those of a model; None where it has none."""
+        if not isinstance(model, SeeingModel):
+            return None
+        return cls(model.image_token, model.tokens_of_a_picture, model.picture_size, folder)
 
 
 @dataclass
@@ -24,6 +53,7 @@ class Encoder:
         form: chat: by the tokenizer's template. plain: prompt and answer as they are, and the end-of-text token.
         context: Tokens that the model sees at once; what is longer loses its end.
         only_last: Learn only the last answer of a conversation.
+        eyes: What the model takes for a picture, if it sees.
 
     Attributes:
         num_cut: Texts that were too long.
@@ -33,6 +63,7 @@ class Encoder:
     form: Format
     context: int
     only_last: bool = False
+    eyes: Eyes | None = None
     num_cut: int = field(default=0, init=False)
 
     def conversation(self, row: Conversation) -> Tokens:
@@ -67,7 +98,31 @@ class Encoder:
     def _prompt_ids(self, row: AnyRow, messages: Sequence[Message]) -> list[int]:
         if self.form == "plain":
             return [self.tokenizer.eot_id, *self.tokenizer.encode(_plain(row, messages))]
-        return [self.tokenizer.eot_id, *chat_ids(self.tokenizer, messages, row.tools)]
+        ids = self._picture_ids(row, messages)
+        return [self.tokenizer.eot_id, *chat_ids(self.tokenizer, messages, row.tools, picture_ids=ids)]
+
+    def pictures(self, row: AnyRow, messages: Sequence[Message]) -> list[np.ndarray]:
+        """The pictures of some messages, read. Raises DataError."""
+        sources = _sources(messages)
+        if not sources:
+            return []
+        if self.eyes is None or self.form == "plain":
+            raise DataError(
+                f"{row.place}: it holds a picture, and the model sees none"
+                if self.eyes is None
+                else f"{row.place}: pictures are for conversations: leave out --form plain"
+            )
+        try:
+            return [read_picture(source, self.eyes.folder, self.eyes.size) for source in sources]
+        except DataError as error:
+            raise DataError(f"{row.place}: {error}") from None
+
+    def _picture_ids(self, row: AnyRow, messages: Sequence[Message]) -> list[int]:
+        if not _sources(messages):
+            return []
+        if self.eyes is None:
+            raise DataError(f"{row.place}: it holds a picture, and the model sees none")
+        return [self.eyes.token] * self.eyes.count
 
     def _tokens(self, row: AnyRow, messages: Sequence[Message], *, only_last: bool) -> Tokens:
         eot_id = self.tokenizer.eot_id
@@ -77,7 +132,13 @@ class Encoder:
                 answer = [*self.tokenizer.encode(messages[-1]["content"]), eot_id]
                 ids, is_learnt = [*before, *answer], [*[False] * len(before), *[True] * len(answer)]
             else:
-                found = dialogue(self.tokenizer, messages, row.tools, only_last=only_last)
+                found = dialogue(
+                    self.tokenizer,
+                    messages,
+                    row.tools,
+                    only_last=only_last,
+                    picture_ids=self._picture_ids(row, messages),
+                )
                 ids, is_learnt = [eot_id, *found.ids], [False, *found.is_answer]
         except TokenizerError as error:
             raise DataError(f"{row.place}: {error}") from None
@@ -86,7 +147,14 @@ class Encoder:
             ids, is_learnt = ids[: self.context + 1], is_learnt[: self.context + 1]
         if not any(is_learnt):
             raise DataError(f"{row.place}: the first {self.context} tokens hold no answer to learn")
-        return Tokens(ids, is_learnt)
+        pictures = self.pictures(row, messages)
+        if self.eyes is not None and list(ids).count(self.eyes.token) != len(pictures) * self.eyes.count:
+            raise DataError(f"{row.place}: its pictures do not fit into the model's {self.context} tokens")
+        return Tokens(ids, is_learnt, pictures)
+
+
+def _sources(messages: Sequence[Message]) -> list[str]:
+    return [source for message in messages for source in message.get("pictures", ())]
 
 
 def _plain(row: AnyRow, messages: Sequence[Message]) -> str:

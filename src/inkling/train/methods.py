@@ -7,6 +7,7 @@ from typing import Any
 
 from inkling.data.chats import AnyRow, Judged, as_conversations, as_judged, as_pairs, as_question
 from inkling.data.examples import distinct_prompts
+from inkling.errors import DataError
 from inkling.train.encode import Encoder, encoded
 from inkling.train.reward_model import read_at_the_end
 from inkling.train.rollouts import Prompt, RolloutSettings
@@ -61,6 +62,8 @@ def prompts_of(
 
     def prompt(row: AnyRow) -> Iterable[Prompt]:
         question = as_question(row)
+        if any(message.get("pictures") for message in question.prompt):
+            raise DataError(f"{question.place}: answers about pictures are not learnt by rewards yet")
         ids = encoder.prompt(question, max_tokens)
         places.append(question.place)
         yield Prompt(ids, question.prompt[-1]["content"], question.fields)

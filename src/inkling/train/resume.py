@@ -58,7 +58,7 @@ def unfinished_runs(folder: Path) -> list[Path]:
     for path in folder.glob(f"*/{checkpoint.RUN_FILE}"):
         try:
             record = checkpoint.read_run(path.parent)
-            if record.status not in ("finished", "imported") and "method" not in record.settings:
+            if record.status not in ("finished", "imported", "grown") and "method" not in record.settings:
                 found.append(path)
         except CheckpointError:
             continue

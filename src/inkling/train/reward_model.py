@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from inkling.align import preference
 from inkling.config import Field, Section
 from inkling.models import LanguageModel
-from inkling.train.sequences import Sequences, Tokens
+from inkling.train.sequences import Sequences, Tokens, learnt_hidden
 from inkling.train.stage import Setting, Stage, without_learning
 
 VALUE_HEAD = "value_head"
@@ -42,7 +42,7 @@ def read_at_the_end(tokens: Tokens, eot_id: int) -> Tokens:
 
 def rewards_of(model: LanguageModel, batch: Sequences) -> Tensor:
     """The number of each answer, (S) fp32, of answers that are read at their end."""
-    hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)[batch.places]  # (S, C)
+    hidden = learnt_hidden(model, batch)  # (S, C)
     head = getattr(model, VALUE_HEAD)
     values: Tensor = head(hidden).float()[:, 0]
     return values

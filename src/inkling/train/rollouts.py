@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from inkling.align import policy
 from inkling.config import Field, Section
@@ -84,8 +86,21 @@ class Rollout:
     is_finished: bool
 
 
-RolloutFn = Callable[[LanguageModel, Sequence[list[int]], Sampling, int, Sequence[int]], list[Rollout]]
-"""(model, prompts, sampling, most tokens, a seed for each prompt) → an answer to each."""
+class RolloutFn(Protocol):
+    """Answers to prompts."""
+
+    def __call__(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        max_tokens: int,
+        seeds: Sequence[int],
+        pictures: Sequence[Sequence[np.ndarray]] = (),
+    ) -> list[Rollout]:
+        """An answer to each prompt, drawn with its seed; `pictures` are those that each prompt holds, if any do."""
+
+
 RewardFn = Callable[[Sequence[Prompt], Sequence[str]], dict[str, list[float]]]
 """(prompts, answers) → the weighted reward of each answer by each function."""
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from inkling.data.loader import IGNORED
-from inkling.models import LanguageModel
+from inkling.data.pictures import to_pixels
+from inkling.models import LanguageModel, SeeingModel
 from inkling.train.loop import MicroBatch
 
 LOGITS_BYTES = 64 << 20
@@ -38,10 +39,12 @@ class Tokens:
     Attributes:
         ids: The end-of-text token at the front included.
         is_learnt: Of each token; never of the first, which nothing predicts.
+        pictures: Bytes, (S, S, 3) each, in the order of their image tokens.
     """
 
     ids: Sequence[int]
     is_learnt: Sequence[bool]
+    pictures: Sequence[np.ndarray] = ()
 
     @property
     def num_learnt(self) -> int:
@@ -57,11 +60,13 @@ class Sequences(MicroBatch):
         places: (N) where the learnt tokens are predicted, in the flattened (B, T).
         owners: (N) the sequence that each belongs to.
         num: S.
+        pixels: (P, 3, S, S) of the pictures in them, or None, in the order of their image tokens.
     """
 
     places: Tensor = field(kw_only=True)
     owners: Tensor = field(kw_only=True)
     num: int = field(kw_only=True)
+    pixels: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def lengths(self) -> Tensor:
@@ -93,6 +98,7 @@ def lay_out(sequences: Sequence[Tokens], *, context: int, pack: bool, device: to
             start = stop
     places = np.flatnonzero(owners.ravel() >= 0)
     owned = owners.ravel()[places]
+    pictures = [picture for row in rows for number in row for picture in sequences[number].pictures]
     order = np.argsort(owned, kind="stable")  # sequence by sequence, in the order they were given
     return Sequences(
         torch.from_numpy(input_ids).to(device),
@@ -101,7 +107,18 @@ def lay_out(sequences: Sequence[Tokens], *, context: int, pack: bool, device: to
         places=torch.from_numpy(places[order]).to(device),
         owners=torch.from_numpy(owned[order]).to(device),
         num=len(sequences),
+        pixels=to_pixels(pictures).to(device) if pictures else None,
     )
+
+
+def learnt_hidden(model: LanguageModel, batch: Sequences) -> Tensor:
+    """Hidden states where learnt tokens are predicted, (N, C)."""
+    if batch.pixels is None:
+        hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids)
+    else:
+        assert isinstance(model, SeeingModel)
+        hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids, seen=model.see(batch.pixels))
+    return hidden.flatten(0, 1)[batch.places]
 
 
 def _packed(sequences: Sequence[Tokens], context: int) -> list[list[int]]:
@@ -165,7 +182,7 @@ def token_logprobs(
         sampling: Of the distribution that is asked for.
         on_hidden: Is given the hidden states that predict the tokens, (N, C).
     """
-    hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)[batch.places]  # (N, C)
+    hidden = learnt_hidden(model, batch)
     on_hidden(hidden)
     targets = batch.targets.flatten()[batch.places]
     rows = max(1, LOGITS_BYTES // (4 * model.config.vocab_size))

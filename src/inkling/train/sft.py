@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from inkling.models import LanguageModel
 from inkling.train.cross_entropy import summed_cross_entropy
-from inkling.train.sequences import Sequences, Tokens
+from inkling.train.sequences import Sequences, Tokens, learnt_hidden
 from inkling.train.stage import Setting, Stage, without_learning
 
 
 def answer_loss(model: nn.Module, batch: Sequences) -> Tensor:
     """Summed nats of the learnt tokens."""
     assert isinstance(model, LanguageModel)
-    hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids).flatten(0, 1)[batch.places]  # (N, C)
+    hidden = learnt_hidden(model, batch)
     targets = batch.targets.flatten()[batch.places]
     return summed_cross_entropy(hidden, model.head_weight, targets, model.config.logit_softcap)
 

@@ -21,7 +21,7 @@ from inkling.tensor_files import write_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import CHATML
 from inkling.train.distill import DistillStage
-from inkling.train.encode import Encoder
+from inkling.train.encode import Encoder, Eyes
 from inkling.train.log import SilentLog, plot_losses, read_metrics
 from inkling.train.loop import StepReport, Task, Trainer
 from inkling.train.methods import items_of, prompts_of, sequences_in
@@ -92,7 +92,9 @@ class TuningRun(Run):
         context = settings.context or self.model.config.max_position_embeddings
         if context > self.model.config.max_position_embeddings:
             raise ConfigError(f"{self.parent} sees {self.model.config.max_position_embeddings:,} tokens at once")
-        self.encoder = Encoder(self.tokenizer, settings.form, context, only_last=settings.answers == "last")
+        folder = settings.data if settings.data.is_dir() else settings.data.parent
+        eyes = Eyes.of(self.model, folder)
+        self.encoder = Encoder(self.tokenizer, settings.form, context, settings.answers == "last", eyes)
         self._items = self._encode(self.examples.train), self._encode(self.examples.validation)
         self._questions = self._questions_to_judge_by()
         self._say_rows()
@@ -181,6 +183,12 @@ class TuningRun(Run):
         """Frozen and with an adapter beside it, where one is trained."""
         settings = self.settings
         self.model.train()
+        if settings.learn != "all":
+            if not isinstance(self.model, models.SeeingModel):
+                raise ConfigError(f"{self.parent} has no eyes: leave out --learn {settings.learn}")
+            parts = {"projector": ("multi_modal_projector.",), "eyes": ("multi_modal_projector.", "vision_tower.")}
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name.startswith(parts[settings.learn]))
         if settings.adapter == "none":
             return
         _, _, packed = settings.adapter.partition("-")

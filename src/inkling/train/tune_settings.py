@@ -96,6 +96,8 @@ class TuneSettings(CommandSettings):
     for models that continue text."""
     answers: Literal["all", "last"] = "all"
     """sft: which answers of a conversation are learnt."""
+    learn: Literal["all", "eyes", "projector"] = "all"
+    """What learns of a model that sees: all of it, its encoder and projector, or its projector alone."""
     adapter: Adapter = "none"
     """none: all weights are trained. lora: a small adapter is, beside frozen weights, which -int8, -int4 and -nf4 keep
     packed, in less memory."""
