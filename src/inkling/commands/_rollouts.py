@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
-import torch
 
 from inkling import peft, rewards
-from inkling.data.pictures import to_pixels
 from inkling.errors import ConfigError, TrainingError
 from inkling.infer.blocks import BLOCK
 from inkling.infer.completing import Completing
 from inkling.infer.engine import Engine, EngineLimits, can_compute
 from inkling.infer.sampling import SamplingParams
-from inkling.models import LanguageModel, SeeingModel
+from inkling.models import LanguageModel
 from inkling.quantize._modules import PackedMatrix
 from inkling.tokenizer import Tokenizer
 from inkling.train.rollouts import Prompt, RewardFn, Rollout, RolloutFn
@@ -62,7 +59,7 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
                 params = SamplingParams(
                     max_tokens=max_tokens, temperature=sampling.temperature, top_k=sampling.top_k, seed=seed
                 )
-                answers.append(completing(model, tokenizer, ids, params, shown))
+                answers.append(Completing(model, tokenizer, ids, params, pictures=shown))
             for _, group in itertools.groupby(answers, key=lambda one: (one.prompt_ids, one.salt)):
                 first, *siblings = group
                 engine.add(first, siblings)
@@ -74,23 +71,6 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
         return [Rollout(one.token_ids, one.text, one.finish_reason == "stop") for one in answers]
 
     return answer
-
-
-@torch.inference_mode()
-def completing(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    ids: Sequence[int],
-    params: SamplingParams,
-    pictures: Sequence[np.ndarray],
-) -> Completing:
-    """A completion of a prompt with the pictures that it holds."""
-    if not pictures:
-        return Completing(model, tokenizer, ids, params)
-    assert isinstance(model, SeeingModel)
-    salt = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).digest()
-    seen = model.see(to_pixels(pictures).to(model.device, model.dtype))
-    return Completing(model, tokenizer, ids, params, salt=salt, seen=seen)
 
 
 def reward_fn(names: Sequence[str]) -> RewardFn:

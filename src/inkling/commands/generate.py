@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from inkling import checkpoint
-from inkling.config import CommandSettings, Positional, SettingsConfigDict
-from inkling.errors import ConfigError, DataError, MissingExtraError
+from inkling.config import CommandSettings, Field, Positional, SettingsConfigDict
+from inkling.data.chats import DESCRIBE, Question
+from inkling.errors import ConfigError, DataError, MissingExtraError, ModelError
+from inkling.infer.completing import Completing
+from inkling.infer.engine import Engine
 from inkling.infer.generate import Completion, generate
 from inkling.infer.sampling import SamplingParams
+from inkling.tokenizer.chat import PICTURE
+from inkling.train.encode import Encoder, Eyes
 
 
 class Settings(SamplingParams, CommandSettings):
@@ -21,6 +26,7 @@ class Settings(SamplingParams, CommandSettings):
     Example: inkling generate runs/notes --prompt "Once upon a time" --temperature 0.7
     Example: inkling generate runs/notes --prompts questions.txt --json > answers.jsonl
     Example: inkling generate runs/notes --batch requests.jsonl
+    Example: inkling generate runs/eyes --image cat.png --prompt "What is this?"
     """
 
     model_config = SettingsConfigDict(cli_shortcuts={"prompt": "p", "max_tokens": "n"})
@@ -31,6 +37,8 @@ class Settings(SamplingParams, CommandSettings):
     """What to continue. Default: standard input."""
     prompts: Path | None = None
     """File with one prompt on each line."""
+    image: list[Path] = Field([])
+    """Pictures to ask about, of a run that sees; --prompt is the question, by default for a description."""
     batch: Path | None = None
     """File of requests in OpenAI's batch form (custom_id, url, body on each line), answered into --output."""
     output: Path | None = None
@@ -46,6 +54,9 @@ def run(settings: Settings) -> None:
         return
     if settings.output is not None:
         raise ConfigError("--output is for --batch; other text goes to standard output")
+    if settings.image:
+        _answer_about_pictures(settings)
+        return
     prompts = list(_prompts(settings))
     model, tokenizer = checkpoint.load_model(settings.run)
     params = SamplingParams(**settings.model_dump(include=set(SamplingParams.model_fields)))
@@ -67,6 +78,36 @@ def run(settings: Settings) -> None:
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
+
+
+def _answer_about_pictures(settings: Settings) -> None:
+    """The answer to a question about pictures, by the chat template."""
+    if settings.prompts is not None:
+        raise ConfigError("--image is for one --prompt")
+    model, tokenizer = checkpoint.load_model(settings.run)
+    asked = settings.prompt or DESCRIBE
+    message = {
+        "role": "user",
+        "content": PICTURE * len(settings.image) + "\n" + asked,
+        "pictures": [str(path.absolute()) for path in settings.image],
+    }
+    eyes = Eyes.of(model, Path())
+    encoder = Encoder(tokenizer, "chat", model.config.max_position_embeddings, eyes=eyes)
+    question = Question(str(settings.run), "question", [], {}, [message])
+    params = SamplingParams(**settings.model_dump(include=set(SamplingParams.model_fields)))
+    pictures, ids = encoder.pictures(question, question.prompt), encoder.prompt(question, 1)
+    engine = Engine(model, tokenizer)
+    answer = Completing(model, tokenizer, ids, params, pictures=pictures)
+    engine.add(answer)
+    while not engine.is_idle:
+        engine.step()
+    if answer.failure is not None:
+        raise ModelError(answer.failure)
+    if settings.as_json:
+        told = {"prompt": asked, "completion": answer.text, "stop_reason": answer.finish_reason}
+        print(json.dumps({**told, "num_tokens": len(answer.token_ids)}, ensure_ascii=False))
+    else:
+        print(answer.text)
 
 
 def _answer_batch(settings: Settings, path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from inkling.data.pictures import to_pixels
 from inkling.errors import ModelError
 from inkling.infer.generate import check_room, kept_of_prompt
 from inkling.infer.grammar import Grammar
@@ -50,8 +53,7 @@ class Completing:
         grammar: What the text has to be; it ends where nothing more may follow.
         salt: Shares beginnings of prompts only with those that have the same.
         adapter: The model's adapter that writes; None: the model alone.
-        seen: What the model's `see` gave of the pictures in the prompt, in the order of their tokens. Prompts with
-            other pictures have another `salt`.
+        pictures: Bytes, (S, S, 3) each, of those in the prompt, in the order of their tokens.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Completing:
         grammar: Grammar | None = None,
         salt: bytes = b"",
         adapter: str | None = None,
-        seen: Tensor | None = None,
+        pictures: Sequence[np.ndarray] = (),
     ) -> None:
         if params.kv_cache != "full":
             raise ModelError("keys and values in 8 bits are for one text at a time: inkling generate --kv-cache int8")
@@ -81,7 +83,11 @@ class Completing:
         self.params = params
         self.salt = salt if adapter is None else salt + b"\0" + adapter.encode()
         self.adapter = adapter
-        self.seen = seen
+        if pictures:  # the same words about another picture are another prompt
+            self.salt += hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).digest()
+        self._pictures = pictures
+        self._seen: Tensor | None = None
+        self._model = model
         self.image_token = model.image_token if isinstance(model, SeeingModel) else None
         self.on_change = on_change
         self.num_top = num_top
@@ -113,6 +119,18 @@ class Completing:
         self._vocab_size = tokenizer.vocab_size
         self._needs_prompt = params.repetition_penalty != 1
         self._end_ids = (frozenset() if params.ignore_eos else tokenizer.end_ids) | set(stop_ids)
+
+    def seen(self, start: int, stop: int) -> Tensor | None:
+        """What stands in the places of the image tokens of a part of the prompt, (tokens, C); None without any."""
+        if not self._pictures or self.image_token is None:
+            return None
+        before, count = (self.prompt_ids[a:b].count(self.image_token) for a, b in ((0, start), (start, stop)))
+        if not count:
+            return None
+        if self._seen is None:
+            assert isinstance(self._model, SeeingModel)
+            self._seen = self._model.see(to_pixels(self._pictures).to(self._model.device, self._model.dtype))
+        return self._seen[before : before + count]
 
     @property
     def in_prompt(self) -> bool:

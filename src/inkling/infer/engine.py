@@ -351,7 +351,8 @@ class Engine:
         step = PagedStep(self.memory, [piece for _, piece in pieces], num_padding)
         adapters = _rows_of_adapters(pieces, device)
         with peft.selected(self.model, adapters) if adapters else nullcontext():
-            seen = [part for sequence, piece in pieces if (part := _seen(sequence, piece)) is not None]
+            parts = [sequence.seen(piece.start, piece.end) for sequence, piece in pieces if sequence.in_prompt]
+            seen = [part for part in parts if part is not None]
             if seen:
                 assert isinstance(self.model, SeeingModel)
                 hidden = self.model.hidden(row, cache=step, seen=torch.cat(seen))[0]
@@ -375,15 +376,6 @@ class Engine:
         if piece.start < len(sequence.prompt_ids):
             return sequence.prompt_ids[piece.start : piece.end]
         return sequence.token_ids[-1:]
-
-
-def _seen(sequence: Completing, piece: Piece) -> Tensor | None:
-    """What stands in the places of the image tokens of a piece; None where it has none."""
-    if sequence.seen is None or piece.start >= len(sequence.prompt_ids):
-        return None
-    before = sequence.prompt_ids[: piece.start].count(sequence.image_token)  # type: ignore[arg-type]
-    count = sequence.prompt_ids[piece.start : piece.end].count(sequence.image_token)  # type: ignore[arg-type]
-    return sequence.seen[before : before + count] if count else None
 
 
 def _rows_of_adapters(pieces: Sequence[tuple[Completing, Piece]], device: torch.device) -> list[tuple[str, Tensor]]:

@@ -22,6 +22,7 @@ from starlette.types import Scope as StarletteScope
 
 import inkling
 from inkling.errors import InklingError
+from inkling.models import SeeingModel
 from inkling.serve import answers
 from inkling.serve.completions import add_completion_routes
 from inkling.serve.embeddings import add_embedding_route
@@ -278,5 +279,6 @@ def _described(one: Served) -> dict[str, Any]:
         "owned_by": "inkling",
         "max_model_len": context,
         "has_chat_template": one.tokenizer.chat_template is not None,
+        "sees_pictures": isinstance(one.model, SeeingModel),
         **({} if one.adapter is None else {"parent": one.parent}),
     }

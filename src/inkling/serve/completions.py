@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from inkling.errors import TokenizerError
+from inkling.data.pictures import read_picture
+from inkling.errors import DataError, TokenizerError
+from inkling.models import SeeingModel
 from inkling.serve import answers
 from inkling.serve.errors import ApiError
 from inkling.serve.jobs import Asked, Job, begin, is_last, reason_of, respond
@@ -17,6 +20,8 @@ from inkling.serve.wire import MAX_PROMPTS, ChatRequest, CompletionRequest, Name
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import TRANSCRIPT_STOP, chat_ids
 
+MAX_PICTURES = 16
+"""Of a conversation."""
 _DEFAULT_MAX_TOKENS = 16  # OpenAI's, of /v1/completions
 
 
@@ -50,8 +55,14 @@ def asked_for_text(served: Served, body: CompletionRequest) -> Asked:
 def asked_for_answer(served: Served, body: ChatRequest) -> Asked:
     """What a conversation comes down to. Raises ApiError for messages that the template refuses."""
     tools = [tool.model_dump(exclude_none=True) for tool in (body.tools or ()) if body.tool_choice != "none"]
+    pictures = pictures_of(served, body)
+    picture_ids = []
+    if pictures:
+        assert isinstance(served.model, SeeingModel)
+        picture_ids = [served.model.image_token] * served.model.tokens_of_a_picture
     try:
-        ids = chat_ids(served.tokenizer, [message.as_object() for message in body.messages], tools)
+        messages = [message.as_object() for message in body.messages]
+        ids = chat_ids(served.tokenizer, messages, tools, picture_ids=picture_ids)
     except (ValueError, TokenizerError) as error:
         raise ApiError(400, str(error), param="messages") from None
     return Asked(
@@ -62,7 +73,23 @@ def asked_for_answer(served: Served, body: ChatRequest) -> Asked:
         stops=[TRANSCRIPT_STOP] if served.tokenizer.chat_template is None else [],
         num_top=(body.top_logprobs or 0) if body.logprobs else None,
         grammar=grammar_of_calls(served, body),
+        pictures=pictures,
     )
+
+
+def pictures_of(served: Served, body: ChatRequest) -> list[np.ndarray]:
+    """The pictures of a conversation. Raises ApiError where they cannot be read, and for a model that sees none."""
+    try:
+        urls = [url for message in body.messages for url in message.picture_urls()]
+        if not urls:
+            return []
+        if len(urls) > MAX_PICTURES:
+            raise ApiError(400, f"messages hold {len(urls)} pictures; {MAX_PICTURES} is the most", param="messages")
+        if not isinstance(served.model, SeeingModel):
+            raise ApiError(400, f"the model {served.name} sees no pictures", param="messages")
+        return [read_picture(url, None, served.model.picture_size) for url in urls]
+    except (ValueError, DataError) as error:
+        raise ApiError(400, str(error), param="messages") from None
 
 
 def _prompts_of(body: CompletionRequest, tokenizer: Tokenizer) -> list[list[int]]:

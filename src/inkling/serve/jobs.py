@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -38,6 +39,7 @@ class Asked:
         best_of: Completions of each prompt that are written; `num_choices` of them are answered with.
         num_top: Likeliest tokens to tell for each; None: no log probabilities.
         echo: Say the prompts before the completions.
+        pictures: Of the prompt, in the order of their tokens.
     """
 
     served: Served
@@ -49,6 +51,7 @@ class Asked:
     num_top: int | None = None
     echo: bool = False
     grammar: Callable[[], Grammar] | None = None
+    pictures: Sequence[np.ndarray] = ()
 
     @property
     def num_choices(self) -> int:
@@ -200,6 +203,7 @@ def _completing(
         grammar=_grammar_of(asked),
         salt=str(key.id).encode() if key is not None else b"",
         adapter=served.adapter,
+        pictures=asked.pictures,
     )
 
 

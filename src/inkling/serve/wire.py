@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from inkling.tokenizer.chat import PICTURE
+
 MAX_STOPS, MAX_STOP_CHARACTERS, MAX_BIASES, MAX_TOP_LOGPROBS, MAX_PROMPTS, MAX_CHOICES = 4, 64, 300, 20, 64, 16
 MAX_TOOLS, MAX_GRAMMAR = 128, 1 << 16
 _NAME = r"^[a-zA-Z0-9_-]+$"
@@ -226,12 +228,29 @@ class Message(BaseModel):
     tool_call_id: str | None = None
 
     def text(self) -> str:
-        """Its text; parts are joined. Raises ValueError for parts that are no text."""
-        if isinstance(self.content, list):
-            if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in self.content):
-                raise ValueError("only parts of the type text are supported")
-            return "".join(part["text"] for part in self.content)
-        return self.content or ""
+        """Its text; parts are joined, `PICTURE` in the place of pictures. Raises ValueError for other parts."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        texts = []
+        for part in self.content:
+            if part.get("type") == "image_url":
+                texts.append(PICTURE)
+            elif part.get("type") == "text" and isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            else:
+                raise ValueError("only parts of the types text and image_url are supported")
+        return "".join(texts)
+
+    def picture_urls(self) -> list[str]:
+        """The URLs of its pictures. Raises ValueError for a picture without one."""
+        found = []
+        for part in self.content if isinstance(self.content, list) else []:
+            if part.get("type") == "image_url":
+                image = part.get("image_url")
+                if not isinstance(image, dict) or not isinstance(image.get("url"), str):
+                    raise ValueError("image_url needs an object with a url")
+                found.append(image["url"])
+        return found
 
     def as_object(self) -> dict[str, Any]:
         """For the chat template. Raises ValueError for what it cannot be given."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from inkling.errors import TokenizerError
@@ -28,6 +30,7 @@ CHATML = (
 """Our own template, for tokenizers that bring none. Its two control tokens must be control tokens of theirs."""
 _NAMES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 _MAX_RENDERED = 1 << 20
+_TEMPLATES_KEPT = 16
 _MARK = "\ue000{}\ue001"
 _MARKS = re.compile("\ue000(\\d+)\ue001")
 
@@ -255,6 +258,7 @@ class _Marks:
         return [self.restore(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+@lru_cache(maxsize=_TEMPLATES_KEPT)
 def _names_in(template: str) -> set[str]:
     """The variables that a template asks for."""
     from jinja2 import TemplateError, meta
@@ -279,18 +283,27 @@ def _environment() -> Any:
     def refuse(reason: str) -> str:
         raise _refusal(str(reason))
 
+    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment
 
 
-def _to_json(marks: _Marks | None) -> Callable[..., str]:
-    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
-        restored = value if marks is None else marks.restore(value)
-        text = json.dumps(restored, ensure_ascii=ensure_ascii, indent=indent, **more)
-        return text if marks is None else str(marks.marked(text))
+@lru_cache(maxsize=_TEMPLATES_KEPT)
+def _compiled(template: str) -> Any:
+    """Compiling takes ten times as long as rendering."""
+    return _environment().from_string(template)
 
-    return to_json
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
+    marks = _marks_in_use.get()
+    restored = value if marks is None else marks.restore(value)
+    text = json.dumps(restored, ensure_ascii=ensure_ascii, indent=indent, **more)
+    return text if marks is None else str(marks.marked(text))
+
+
+_marks_in_use: ContextVar[_Marks | None] = ContextVar("marks_in_use", default=None)
+"""Those of the conversation that is rendered."""
 
 
 def _render(
@@ -305,14 +318,12 @@ def _render(
     from jinja2 import TemplateError
 
     assert tokenizer.chat_template is not None
-    environment = _environment()
-    environment.filters["tojson"] = _to_json(marks)
+    token = _marks_in_use.set(marks)
     end = next((text for text, number in tokenizer.special_tokens.items() if number == tokenizer.eot_id), "")
     known = [{**one, "role": "system" if one["role"] == "developer" else one["role"]} for one in messages]
     pieces, length = [], 0
     try:
-        template = environment.from_string(tokenizer.chat_template)
-        for piece in template.generate(
+        for piece in _compiled(tokenizer.chat_template).generate(
             messages=known, tools=list(tools) or None, add_generation_prompt=answer_next, bos_token=bos, eos_token=end
         ):
             pieces.append(piece)
@@ -321,4 +332,6 @@ def _render(
                 raise _refusal("it makes too much of them")
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise _refusal(str(error) or type(error).__name__) from None
+    finally:
+        _marks_in_use.reset(token)
     return "".join(pieces)
