@@ -224,7 +224,8 @@ def _add_plain_routes(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         content = files("inkling.serve").joinpath("web/index.html").read_text(encoding="utf-8")
-        policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+        inline = "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy = f"default-src 'none'; {inline}; connect-src 'self'; img-src data:"
         return HTMLResponse(content, headers={"content-security-policy": policy})
 
     @app.get("/health")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import openai
 import pytest
 import torch
+from browser import PROGRAM, Browser
 from PIL import Image
 from serving import CHATML, Running
 
@@ -127,3 +129,42 @@ def test_who_sees_is_told(running: Running) -> None:
 def test_bad_pictures_are_refused_by_name(running: Running, messages: Any, model: str, reason: str) -> None:
     with pytest.raises(openai.BadRequestError, match=reason):
         ask(running, messages, model)
+
+
+DROP = """
+(() => {
+  const canvas = document.createElement("canvas"); canvas.width = 800; canvas.height = 400;
+  const pen = canvas.getContext("2d"); pen.fillStyle = "red"; pen.fillRect(0, 0, 800, 400);
+  canvas.toBlob((blob) => take([new File([blob], "a.png", { type: "image/png" })]));
+})(); 0
+"""
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+def test_a_picture_dropped_on_the_page(running: Running, tmp_path: Path) -> None:
+    page = Browser(tmp_path / "profile")
+    try:
+        page.open(running.url)
+        page.wait_for("document.getElementById('model')?.options.length === 2")
+        page.run("document.getElementById('model').value = 'eyes'; document.getElementById('model').onchange(); 0")
+        page.run("document.getElementById('max_tokens').value = 6")
+        assert page.run("document.getElementById('picture').hidden") is False
+        page.run(DROP)
+        page.wait_for("pending.length === 1 && document.querySelectorAll('#pending img').length === 1")
+        page.run("document.getElementById('text').value = 'What is it?'")
+        page.run("document.getElementById('form').requestSubmit()")
+        page.wait_for("running === null && turns.length === 2")
+        assert page.run("Boolean(turns[1].error)") is False
+        assert page.run("turns[1].tokens.length") == 6
+        assert page.run("document.querySelectorAll('.turn img').length") == 1
+        page.run("window.probe = new Image(); probe.src = turns[0].pictures[0]; 0")
+        page.wait_for("probe.width === 512 && probe.height === 256")  # made smaller before it was sent
+        if folder_of_pictures := os.environ.get("INKLING_TEST_PICTURES"):
+            page.picture(Path(folder_of_pictures) / "picture-dropped.png")
+        page.run("document.getElementById('model').value = 'text'; document.getElementById('model').onchange(); 0")
+        assert page.run("document.getElementById('picture').hidden") is True
+        page.run(DROP)
+        page.wait_for("turns.length === 3")
+        assert "sees no pictures" in str(page.run("turns[2].error"))
+    finally:
+        page.close()
