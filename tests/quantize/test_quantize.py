@@ -88,7 +88,8 @@ def test_every_architecture_comes_back_as_it_was_saved(
         assert torch.equal(again(ids), wanted)
         cache = models.KVCache(again.config, 2, 24)
         cached = torch.cat([again(part, cache=cache) for part in ids.split([10, *[1] * 14], dim=1)], dim=1)
-    assert (cached.log_softmax(-1) - wanted.log_softmax(-1)).abs().mean() < 0.02  # bf16 products of other lengths
+    rounding = 0.06 if has_experts else 0.02  # bf16 products of other lengths
+    assert (cached.log_softmax(-1) - wanted.log_softmax(-1)).abs().mean() < rounding
 
 
 def test_a_budget_is_kept_and_used(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
