@@ -30,7 +30,7 @@ tune text_only text blind.jsonl --steps 200 --lr 2e-3
 [ -d runs/eyes ] || inkling grow runs/text_only -o runs/eyes --pictures 32 --patch 8 --vision-width 128 \
   --vision-layers 4 --seed "$seed" >&2
 tune sees_a_little eyes train.jsonl --learn eyes --steps 400 --lr 1e-3
-tune sees sees_a_little train.jsonl --steps "${SEE_STEPS:-5000}" --lr 2e-3
+tune sees sees_a_little train.jsonl --steps "${SEE_STEPS:-4000}" --lr 2e-3 --checkpoint.every 500
 
 python - "$seed" <<'PYTHON'
 import json
