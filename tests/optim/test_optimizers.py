@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from inkling import optim
 from inkling.optim import adamw, muon
-from inkling.optim._groups import parameter_groups
+from inkling.optim._groups import Group, parameter_groups
 from inkling.optim._state import flatten_state, restore_state
 
 
@@ -125,6 +125,16 @@ def test_muon_equals_the_plain_way() -> None:
     reference_muon(theirs, config, 5)
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter, theirs.get_parameter(name), atol=2e-5, rtol=1e-4)
+
+
+def test_muon_takes_a_convolution_for_the_matrix_that_it_is() -> None:
+    whole = torch.randn(6, 3, 2, 2, generator=torch.Generator().manual_seed(3))
+    ours, theirs = nn.Parameter(whole.clone()), nn.Parameter(whole.flatten(1).clone())
+    for parameter in (ours, theirs):
+        parameter.grad = torch.linspace(-1, 2, parameter.numel()).sin().view_as(parameter)
+        muon.build([Group("matrices", [parameter])], muon.Config()).step()
+    assert torch.equal(ours.flatten(1), theirs)
+    assert not torch.equal(ours, whole)
 
 
 @pytest.mark.parametrize("name", optim.names())

@@ -152,6 +152,7 @@ def test_a_step_that_does_not_fit_into_memory_is_done_in_smaller_portions(data_f
     from inkling import models
     from inkling.data.loader import PackedWindows
     from inkling.data.shards import Dataset
+    from inkling.data.stages import StagedWindows
     from inkling.train.pretrain import next_token_loss, pretraining_task
 
     dataset = Dataset.open(data_folder)
@@ -169,10 +170,8 @@ def test_a_step_that_does_not_fit_into_memory_is_done_in_smaller_portions(data_f
         model = models.from_config(config)
         model.init_weights(torch.Generator().manual_seed(0))
         task = pretraining_task(
-            windows,
-            batch_size=8,
+            StagedWindows(windows),
             micro_batch=start,
-            context=16,
             seed=0,
             device=torch.device("cpu"),
             on_halved=halved.append,

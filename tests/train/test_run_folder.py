@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import resource
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from inkling import checkpoint
 from inkling.checkpoint import TrainingState
 from inkling.errors import CheckpointError, ConfigError, DataError, InklingError, ModelError, TrainingError
 from inkling.tensor_files import read_tensors, write_tensors
+from inkling.train.session import CheckpointSettings
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +201,30 @@ def test_training_that_diverges_again_and_again_is_given_up(data_folder: Path, t
     assert checkpoint.read_run(tmp_path / "run").status == "failed"
     weights, _ = read_tensors(tmp_path / "run" / "model.safetensors", verify=True)
     assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_short_run_has_checkpoints_on_its_way_to_go_back_to(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inkling.train.loop import Trainer
+
+    monkeypatch.setattr(
+        "inkling.train.session._WRITING_SHARE", math.inf
+    )  # steps of a millisecond leave no time to write
+    backward = Trainer._backward
+    bad = iter([True, True])
+
+    def spoiled(self: Trainer) -> float:
+        loss = backward(self)
+        return math.nan if self.state.step >= 17 and next(bad, False) else loss
+
+    monkeypatch.setattr(Trainer, "_backward", spoiled)
+    wanted = settings(data_folder, tmp_path / "run", steps=20, guard={"skips_before_rollback": 2})
+    train(wanted.model_copy(update={"checkpoint": CheckpointSettings(keep_steps=20)}))
+    kept = [path.name for path in checkpoint.checkpoint_folders(tmp_path / "run")]
+    assert kept == [f"step-{step:06d}" for step in range(0, 21, 2)]
+    log = (tmp_path / "run" / "training.log").read_text()
+    assert "step 19 | ROLLED BACK | to step 16, learning rate × 0.5" in log
 
 
 def test_a_vocabulary_padded_to_a_multiple_trains_evaluates_and_writes(

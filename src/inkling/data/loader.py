@@ -94,9 +94,21 @@ class PackedWindows:
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1) -> Batch:
         """The batch of a step, or the rows of it that are those of one rank of several: (B / world_size, T)."""
         rows = self.batch_size // world_size
-        first = step * self.batch_size + rank * rows
-        windows = np.stack([self._window(number) for number in range(first, first + rows)])
-        return Batch.of(windows[:, :-1], windows[:, 1:], self.eot_id)  # (B, T + 1) -> (B, T) twice
+        return self.rows(step * self.batch_size + rank * rows, rows)
+
+    def rows(self, first: int, number: int, context: int | None = None) -> Batch:
+        """So many rows from number `first` on, each a window, or a part of `context` tokens of one: (number, context).
+
+        `context` divides T: the T / context parts of a window are rows that follow each other, and no token is lost.
+        """
+        context = context or self.context
+        parts = self.context // context
+        rows = []
+        for row in range(first, first + number):
+            window, part = divmod(row, parts)
+            rows.append(self._window(window)[part * context : (part + 1) * context + 1])
+        tokens = np.stack(rows)
+        return Batch.of(tokens[:, :-1], tokens[:, 1:], self.eot_id)  # (B, T + 1) -> (B, T) twice
 
     def passes(self, num_steps: int) -> list[float]:
         """How often each source is passed over in so many steps."""

@@ -101,11 +101,12 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             by_shape[parameter.shape].append(parameter)
         for shape, matrices in by_shape.items():  # equal shapes go through one batched product
-            updates = orthogonalize(torch.stack([self._momentum(p) for p in matrices]), self._precision)
-            scale = max(1, shape[0] / shape[1]) ** 0.5
+            momenta = torch.stack([self._momentum(p).flatten(1) for p in matrices])  # a convolution is a matrix too
+            updates = orthogonalize(momenta, self._precision)
+            scale = max(1, shape[0] / shape[1:].numel()) ** 0.5
             for parameter, update in zip(matrices, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update.to(parameter.dtype), alpha=-group["lr"] * scale)
+                parameter.add_(update.view_as(parameter).to(parameter.dtype), alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         """The Nesterov momentum of the gradient, whose state moves on by one step."""

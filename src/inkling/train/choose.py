@@ -16,7 +16,7 @@ from inkling.errors import ConfigError, ModelError
 from inkling.optim import muon
 from inkling.optim._groups import parameter_groups
 from inkling.quantize.qat import round_weights
-from inkling.train import defaults, scaling
+from inkling.train import defaults, growth, scaling
 from inkling.train.memory import free_bytes, memory_of
 from inkling.train.precision import PrecisionName
 from inkling.train.pretrain import next_token_loss, to_micro_batch
@@ -51,6 +51,7 @@ def choose(
         time_s=settings.time,
         tokens_per_s=tokens_per_s,
         muon_share=lambda tokens: muon.flops_share(matrices, tokens),
+        mean_share=growth.mean_share(settings.growth),
     )
     dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
     share = muon.flops_share(matrices, horizon.batch_size * settings.context)

@@ -58,6 +58,7 @@ def choose_horizon(
     time_s: float | None,
     tokens_per_s: float | None,
     muon_share: Callable[[int], float],
+    mean_share: float = 1.0,
 ) -> Horizon:
     """Tokens to train on, then the batch, then the steps.
 
@@ -65,23 +66,26 @@ def choose_horizon(
         num_tokens: In the training text.
         tokens_per_s: Measured on this machine, where `time_s` limits the run.
         muon_share: Muon's cost beside the matrix products, as a function of the tokens in a step.
+        mean_share: Share of a whole batch that a step takes on average, where batches grow.
     """
     reasons = []
     if time_s is not None:
         tokens = time_s * (tokens_per_s or 0.0)
         reasons.append(f"horizon: {time_s:.0f} s, about {tokens / 1e6:.1f} M tokens at the speed measured here")
     elif steps is not None and batch_size is not None:
-        tokens = float(steps * batch_size * context)
+        tokens = steps * batch_size * context * mean_share
     else:
         tokens = float(min(TOKENS_PER_PARAMETER * num_parameters, MAX_PASSES * num_tokens))
+        asked = "" if steps is None else f"{steps:,} steps, as asked, in batches for "
         reasons.append(
-            f"horizon: {tokens / 1e6:.1f} M tokens, the less of {TOKENS_PER_PARAMETER} per parameter and "
+            f"horizon: {asked}{tokens / 1e6:.1f} M tokens, the less of {TOKENS_PER_PARAMETER} per parameter and "
             f"{MAX_PASSES} passes"
         )
     if batch_size is None:
         # The best batch grows as tokens^0.383 (measured for nanochat); a floor on the number of steps binds small runs.
+        # More steps than that share the same tokens; fewer are the beginning of such a run, not a few huge ones.
         law = 81_000 * (tokens / 10e6) ** 0.383
-        batch_size = max(4, _power_of_two(min(law, tokens / (steps or MIN_STEPS)) / context))
+        batch_size = max(4, _power_of_two(min(law, tokens / max(steps or 0, MIN_STEPS)) / context))
         while (
             muon_share(batch_size * context) > MUON_SHARE and tokens / (2 * batch_size * context) >= MIN_STEPS_FOR_MUON
         ):
@@ -89,10 +93,10 @@ def choose_horizon(
         batch_size = min(batch_size, max(1, num_tokens // context))
         reasons.append(f"batch: {batch_size} × {context} = {batch_size * context:,} tokens a step")
     if steps is None and time_s is None:
-        steps = max(1, round(tokens / (batch_size * context)))
+        steps = max(1, round(tokens / (batch_size * context * mean_share)))
         reasons.append(f"steps: {steps:,}")
     if steps is not None:
-        tokens = float(steps * batch_size * context)
+        tokens = steps * batch_size * context * mean_share
     passes = tokens / max(num_tokens, 1)
     reasons.append(f"passes over the text: {passes:.1f}")
     return Horizon(batch_size, steps, tokens, passes, reasons)

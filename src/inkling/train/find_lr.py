@@ -12,6 +12,7 @@ import torch
 
 from inkling import files
 from inkling.data.loader import PackedWindows
+from inkling.data.stages import StagedWindows
 from inkling.optim._schedule import ScheduleSettings
 from inkling.train import choose
 from inkling.train.guard import GuardSettings
@@ -69,10 +70,8 @@ def range_test(
     model = choose.build_model(settings, choices, device)
     optimizer = choose.build_optimizer(settings, choices, model)
     task = pretraining_task(
-        windows,
-        batch_size=windows.batch_size,
+        StagedWindows(windows),
         micro_batch=int(str(choices["micro_batch"])),
-        context=settings.context,
         seed=settings.seed,
         device=device,
     )

@@ -13,8 +13,9 @@ import torch
 from inkling import models
 from inkling.data.loader import PackedWindows
 from inkling.data.shards import Dataset
+from inkling.data.stages import StagedWindows
 from inkling.models import LanguageModel
-from inkling.train import choose, scaling
+from inkling.train import choose, growth, scaling
 from inkling.train.loop import EVALUATIONS_PER_RUN, Limits, StepReport, Trainer
 from inkling.train.memory import Memory, memory_of
 from inkling.train.pretrain import pretraining_task
@@ -99,6 +100,8 @@ def forecast(
     )
     model = choose.build_model(settings, choices, device)
     step_s, optimizer_s = _time_steps(settings, choices, model, windows, device, world)
+    share = growth.mean_share(settings.growth)
+    step_s = optimizer_s + share * (step_s - optimizer_s)
     evaluation_s = evaluation_seconds(model)
     if settings.average.decay:
         evaluation_s *= 2
@@ -106,7 +109,7 @@ def forecast(
     if choices["steps"] is not None:
         every = settings.loop.eval_every or max(1, choices["steps"] // EVALUATIONS_PER_RUN)
         evaluations_s = (choices["steps"] / every + 1) * evaluation_s
-    tokens_per_step = choices["batch_size"] * settings.context
+    tokens_per_step = round(share * choices["batch_size"] * settings.context)
     steps = choices["steps"]
     if steps is None:
         assert settings.time is not None
@@ -165,10 +168,8 @@ def _time_steps(
     optimizer.register_step_pre_hook(begin)
     optimizer.register_step_post_hook(end)
     task = pretraining_task(
-        windows,
-        batch_size=choices["batch_size"],
+        StagedWindows(windows),
         micro_batch=choices["micro_batch"],
-        context=settings.context,
         seed=settings.seed,
         device=device,
         world=world,

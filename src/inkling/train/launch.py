@@ -13,10 +13,11 @@ from inkling import checkpoint, models
 from inkling.checkpoint import RunRecord
 from inkling.data.loader import Batch, sequential_windows
 from inkling.data.shards import Dataset, manifest_sha256
+from inkling.data.stages import Stage, StagedWindows
 from inkling.errors import CheckpointError
 from inkling.tensor_files import read_tensors
 from inkling.tokenizer import Tokenizer
-from inkling.train import choose, forecast
+from inkling.train import choose, forecast, growth
 from inkling.train.log import SilentLog, plot_losses
 from inkling.train.loop import StepReport, Task, Trainer
 from inkling.train.precision import PrecisionName, autocast
@@ -133,7 +134,14 @@ class PretrainingRun(Run):
                 world=self.world,
             )
         say(f"  {len(self.choices['reasons']) + 2}. {expected.sentence()}")
-        return {**timed, "forecast": expected.as_dict()}
+        stages = growth.stages_of(
+            settings.growth,
+            context=settings.context,
+            batch_size=self.choices["batch_size"],
+            steps=expected.steps,
+            world_size=self.world.size,
+        )
+        return {**timed, "forecast": expected.as_dict(), "stages": stages}
 
     def _earlier_ratios(self) -> list[float]:
         """What finished runs beside this one, on the same data and architecture, reached for what the law had said."""
@@ -183,10 +191,8 @@ class PretrainingRun(Run):
 
     def _task(self) -> Task:
         return pretraining_task(
-            self.windows,
-            batch_size=self.choices["batch_size"],
+            self._staged_windows(),
             micro_batch=self.choices["micro_batch"],
-            context=self.settings.context,
             seed=self.settings.seed,
             device=self.device,
             world=self.world,
@@ -194,6 +200,9 @@ class PretrainingRun(Run):
             measure_fn=self._measure,
             on_halved=self._keep_smaller_micro_batch,
         )
+
+    def _staged_windows(self) -> StagedWindows:
+        return StagedWindows(self.windows, [Stage(**stage) for stage in self.choices.get("stages", [])])
 
     def _measure(self) -> dict[str, float]:
         """What the model tells of a step; an expert that is left out for long is said once."""
@@ -223,7 +232,7 @@ class PretrainingRun(Run):
             log_every=settings.loop.log_every,
             flops_per_token=models.cost(models.without_memory(self.model.config)).training_flops,
             peak_flops=self._peak_flops(),
-            steps_per_epoch=self.windows.windows_per_epoch / self.choices["batch_size"],
+            epochs_fn=self._staged_windows().epochs,
             evaluate=lambda: self._evaluate(batches),
             sample=self._sample,
             on_progress=self._show,

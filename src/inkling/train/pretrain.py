@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inkling.data.loader import Batch, PackedWindows
+from inkling.data.loader import Batch
+from inkling.data.stages import StagedWindows
 from inkling.models import LanguageModel
 from inkling.train.background import Ahead
 from inkling.train.cross_entropy import summed_cross_entropy
@@ -45,11 +46,9 @@ def next_token_loss(model: nn.Module, batch: MicroBatch) -> Tensor:
 
 
 def pretraining_task(
-    windows: PackedWindows,
+    windows: StagedWindows,
     *,
-    batch_size: int,
     micro_batch: int,
-    context: int,
     seed: int,
     device: torch.device,
     world: World = ALONE,
@@ -57,19 +56,21 @@ def pretraining_task(
     measure_fn: Callable[[], dict[str, float]] = dict,
     on_halved: Callable[[int], None] = lambda micro_batch: None,
 ) -> Task:
-    """The loop's task: `batch_size` windows of `context` tokens a step, in portions of `micro_batch`.
+    """The loop's task: the windows of a step, in portions of `micro_batch`; shorter rows in as much larger ones.
 
     Each process of `world` takes its rows of them.
 
     Args:
         on_halved: Told of the new micro-batch when memory did not suffice for the old one.
     """
-    size = micro_batch
+    size, stage = micro_batch, windows.stages[0]
     batch_of = Ahead(lambda step: windows.batch(step, rank=world.rank, world_size=world.size))
 
     def micro_batches(step: int) -> Iterator[MicroBatch]:
-        batch, rows = batch_of(step), size
-        for start in range(0, batch_size // world.size, rows):
+        nonlocal stage
+        stage = windows.stage(step)
+        batch, rows = batch_of(step), size * (windows.windows.context // stage.context)
+        for start in range(0, len(batch.input_ids), rows):
             yield to_micro_batch(batch, slice(start, start + rows), device)
 
     def halve() -> bool:
@@ -80,7 +81,17 @@ def pretraining_task(
         on_halved(size)
         return True
 
-    loss_fn = torch.compile(next_token_loss) if compile_loss else next_token_loss
+    def measure() -> dict[str, float]:
+        of_stage = {"context": stage.context, "windows": stage.windows} if len(windows.stages) > 1 else {}
+        return {**measure_fn(), **of_stage}
+
     return Task(
-        micro_batches, loss_fn, tokens_per_step=batch_size * context, seed=seed, halve=halve, measure_fn=measure_fn
+        micro_batches,
+        torch.compile(next_token_loss) if compile_loss else next_token_loss,
+        tokens_per_step=windows.tokens(windows.stages[-1].first_step),
+        seed=seed,
+        tokens_fn=windows.tokens,
+        size_fn=windows.tokens,
+        halve=halve,
+        measure_fn=measure,
     )

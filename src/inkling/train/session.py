@@ -5,13 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -25,10 +22,15 @@ from inkling.optim._state import flatten_state, restore_state
 from inkling.train.background import Background
 from inkling.train.log import SilentLog
 from inkling.train.loop import Rollback, StepReport, Stop, Trainer
+from inkling.train.signals import stop_on_signals
 
 _AVERAGE_PREFIX = "average."
 _OPTIMIZER_PREFIX = "optimizer."
 _TASK_PREFIX = "task."
+_PER_RUN = 10
+"""Checkpoints of a run that is too short for its interval: one each tenth."""
+_WRITING_SHARE = 0.05
+"""Of the time, at most, that is spent on writing those."""
 _COPY_SHARE = 0.1
 """Of the free memory: a checkpoint larger than this is written before training goes on."""
 
@@ -37,9 +39,9 @@ class CheckpointSettings(Section):
     """What is kept for resuming. The best weights by validation are always kept, in the run directory itself."""
 
     every: int | None = Field(None, ge=1)
-    """Steps between checkpoints. Default: about every ten minutes."""
+    """Steps between checkpoints. Default: one each tenth of the run, and about every ten minutes."""
     interval: Duration = 600.0
-    """Time between checkpoints when `every` is not given, such as 10m."""
+    """Longest time between checkpoints when `every` is not given, such as 10m."""
     keep_steps: int = Field(2, ge=1)
     """Checkpoints that are kept; older ones are deleted."""
     keep_epochs: int = Field(0, ge=0)
@@ -58,7 +60,7 @@ class Session:
         log_every: Steps between lines in metrics.jsonl.
         flops_per_token: Operations of the model, forward and backward.
         peak_flops: Operations per second of a large matrix product on this machine.
-        steps_per_epoch: Steps that one pass over the training text takes.
+        epochs_fn: How often the training text was passed over after so many steps.
         evaluate: Scores of the model as it is.
         sample: A text written by the model, or None.
         on_progress: Shown to the user after each step.
@@ -80,7 +82,7 @@ class Session:
         log_every: int,
         flops_per_token: float,
         peak_flops: float,
-        steps_per_epoch: float,
+        epochs_fn: Callable[[int], float],
         evaluate: Callable[[], dict[str, float]],
         sample: Callable[[], str | None],
         on_progress: Callable[[Trainer, StepReport], None],
@@ -97,7 +99,7 @@ class Session:
         self.log_every = log_every
         self.flops_per_token = flops_per_token
         self.peak_flops = peak_flops
-        self.steps_per_epoch = steps_per_epoch
+        self.epochs_fn = epochs_fn
         self.evaluate = evaluate
         self.sample = sample
         self.on_progress = on_progress
@@ -107,6 +109,8 @@ class Session:
         self.last_evaluation: dict[str, float] = {}
         self._saved_step = -1
         self._saved_s = time.monotonic()
+        self._saved_progress = 0.0
+        self._writing_s = math.inf
         self._consistent = True
         self._went_back_to = ""
         self._background = Background()
@@ -207,7 +211,7 @@ class Session:
                 "peak_share": flops / self.peak_flops,
                 "memory_mb": memory_mb,
                 "elapsed_s": state.elapsed_s,
-                "epoch": report.step / self.steps_per_epoch,
+                "epoch": self.epochs_fn(report.step),
                 "skipped": report.skipped is not None,
                 **report.measured,
             },
@@ -242,15 +246,21 @@ class Session:
 
     def _on_pause(self) -> None:
         step = self.trainer.state.step
-        if self.settings.keep_epochs and step and step % self.steps_per_epoch < 1:
-            self.save(epoch=int(step / self.steps_per_epoch))
-        if self.settings.every is not None:
-            due = step % self.settings.every == 0
-        else:
-            due = time.monotonic() - self._saved_s >= self.settings.interval
-        if (due or step == 0) and not self.trainer.guard.num_skipped_in_row:  # weights that are suspect are not kept
+        epoch = int(self.epochs_fn(step))
+        if self.settings.keep_epochs and step and epoch > int(self.epochs_fn(step - 1)):
+            self.save(epoch=epoch)
+        if (
+            step == 0 or self._checkpoint_is_due()
+        ) and not self.trainer.guard.num_skipped_in_row:  # weights that are suspect are not kept
             self.save()
         self._consistent = False
+
+    def _checkpoint_is_due(self) -> bool:
+        if self.settings.every is not None:
+            return self.trainer.state.step % self.settings.every == 0
+        since_s = time.monotonic() - self._saved_s
+        is_next = int(self.trainer.progress * _PER_RUN) > int(self._saved_progress * _PER_RUN)
+        return since_s >= self.settings.interval or (is_next and self._writing_s <= _WRITING_SHARE * since_s)
 
     def _eta(self) -> str:
         progress = self.trainer.progress
@@ -278,15 +288,17 @@ class Session:
         keep = self.settings.keep_steps if epoch is None else self.settings.keep_epochs
 
         def write() -> None:
+            began_s = time.monotonic()
             checkpoint.save_checkpoint(self.run_path, name, weights, state)
             checkpoint.prune_checkpoints(self.run_path, kind, keep)
+            self._writing_s = time.monotonic() - began_s
             self.log.line(f"step {step} | CHECKPOINT | checkpoints/{name}")
 
         self._background.do(write)
         if not beside:
             self._background.wait()
         if epoch is None:
-            self._saved_step, self._saved_s = step, time.monotonic()
+            self._note_saved(step)
 
     def _room_for_copies(self, tensors: Sequence[Tensor]) -> bool:
         """Whether a copy of what is saved is small beside the free memory."""
@@ -314,8 +326,11 @@ class Session:
         trainer.task.restore_fn(_without_prefix(_TASK_PREFIX, state.tensors))
         trainer.restore(state.values)
         self.log.go_back_to(state.step)
-        self._saved_step, self._saved_s = state.step, time.monotonic()
+        self._note_saved(state.step)
         return True
+
+    def _note_saved(self, step: int) -> None:
+        self._saved_step, self._saved_s, self._saved_progress = step, time.monotonic(), self.trainer.progress
 
     def _drop_suspect_checkpoint(self) -> None:
         if self.world.is_main:
@@ -362,26 +377,6 @@ def _without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor
 
 
 # ---------------------------------------------------------------- the machine around it
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop between two steps; a second one stops at once."""
-    requested = threading.Event()
-
-    def ask(number: int, frame: Any) -> None:
-        requested.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def memory_in_use_mb(device: torch.device) -> float:

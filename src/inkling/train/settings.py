@@ -12,6 +12,7 @@ from inkling.optim._ema import AverageSettings
 from inkling.optim._schedule import ScheduleSettings
 from inkling.optim.adamw import Config as AdamWConfig
 from inkling.optim.muon import Config as MuonConfig
+from inkling.train.growth import GrowthSettings
 from inkling.train.guard import GuardSettings
 from inkling.train.loop import LoopSettings
 from inkling.train.presets import PRESETS
@@ -174,6 +175,8 @@ class TrainSettings(CommandSettings):
     """AdamW for everything."""
     schedule: ScheduleSettings = ScheduleSettings()
     """The learning rate over the run."""
+    growth: GrowthSettings = GrowthSettings()
+    """Shorter rows and smaller batches at the beginning."""
     average: AverageSettings = AverageSettings()
     """Moving average of the weights."""
     loop: LoopSettings = LoopSettings()

@@ -297,7 +297,7 @@ class TuningRun(Run):
             log_every=self.choices["log_every"],
             flops_per_token=cost.training_flops,
             peak_flops=self._peak_flops(),
-            steps_per_epoch=len(self._items[0]) / self.choices["batch_size"],
+            epochs_fn=lambda steps: steps * self.choices["batch_size"] / len(self._items[0]),
             evaluate=lambda: self._evaluate(log),
             sample=self._sample,
             on_progress=self._show,
