@@ -8,10 +8,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,16 +24,51 @@ from inkling.errors import CheckpointError
 
 _UNKNOWN_DIGEST = "0" * 64
 _DIGEST_BLOCK = 1 << 22
+_DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Write `tensors` to `path`, whole or not at all, and return the SHA-256 of their bytes."""
-    digest = ""
 
     def write(temporary: Path) -> None:
-        nonlocal digest
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary, metadata={"format": "pt", **(metadata or {}), "sha256": _UNKNOWN_DIGEST})
+
+    return _write_with_digest(path, write)
+
+
+def stream_tensors(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, tensors: Iterable[Tensor]
+) -> str:
+    """As `write_tensors`, of one type, with one tensor in memory at a time.
+
+    Args:
+        shapes: Of all tensors, by name.
+        tensors: In that order, of any floating-point type.
+    """
+
+    def write(temporary: Path) -> None:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt", "sha256": _UNKNOWN_DIGEST}}
+        end = 0
+        for name, shape in shapes.items():
+            start, end = end, end + math.prod(shape) * dtype.itemsize
+            header[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": shape, "data_offsets": [start, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in tensors:
+                tensor.to(dtype).contiguous().view(torch.uint8).numpy().tofile(file)
+
+    return _write_with_digest(path, write)
+
+
+def _write_with_digest(path: Path, write: Callable[[Path], None]) -> str:
+    digest = ""
+
+    def write_both(temporary: Path) -> None:
+        nonlocal digest
+        write(temporary)
         header, data_start = read_header(temporary)
         digest = _digest(temporary, data_start)
         with temporary.open("rb+") as file:
@@ -38,7 +76,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
             file.write(digest.encode())
 
     with explained_if_it_fails(path):
-        files.write_file(path, write)
+        files.write_file(path, write_both)
     return digest
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from conftest import SMALL_SHAPE, random_checkpoint, words
-from inkling import checkpoint, cli, export, models
+from inkling import checkpoint, cli, export, importers, models
 from inkling.checkpoint import StoredModel
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe, train_char
@@ -86,7 +86,14 @@ def test_what_leaves_arrives(stored: StoredModel, name: str, tmp_path: Path) -> 
         assert found.num_strings > 200
 
 
-@pytest.mark.parametrize("tokenizer_of", [train_char, lambda texts: train_bpe(texts, 500, pattern="llama3")])
+def ascii_characters(texts: list[str]) -> Tokenizer:
+    """One token for each byte and no merge: what plain English text leaves of the character level."""
+    return train_char([text.replace("ü", "u") for text in texts])
+
+
+@pytest.mark.parametrize(
+    "tokenizer_of", [train_char, ascii_characters, lambda texts: train_bpe(texts, 500, pattern="llama3")]
+)
 def test_tokens_in_llama_cpp(tokenizer_of: Any, tmp_path: Path) -> None:
     tokenizer = tokenizer_of([words(seed, 400) for seed in range(3)])
     tokenizer.chat_template = CHATML
@@ -95,8 +102,11 @@ def test_tokens_in_llama_cpp(tokenizer_of: Any, tmp_path: Path) -> None:
     target.write(stored, tmp_path / "model.gguf", "f32")
     found = target.verify(stored, tmp_path / "model.gguf", "f32")
     assert found is not None
+    assert found.problems == []
     assert found.num_different_strings == 0
     assert found.same_chat_template is True
+    back = importers.read(tmp_path / "model.gguf")[1].tokenizer
+    assert back.encode(words(9, 50)) == tokenizer.encode(words(9, 50))
 
 
 def test_a_verification_that_fails_leaves_nothing_under_the_name(

@@ -9,6 +9,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,16 @@ from inkling import files, models
 from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
 from inkling.export import _llama_cpp
-from inkling.export._chat import CHAT, render
-from inkling.export._verification import Verification, expected, verdict
+from inkling.export._chat import CHAT
+from inkling.export._verification import Answers, Verification, questions, verdict
 from inkling.gguf import layout, types, vocabulary
 from inkling.models import ModelConfig
 from inkling.tokenizer import Tokenizer
 
 TYPES = ("f16", *(name for name in types.FILE_TYPES if name != "f16"))
 _QUANTIZATION_VERSION = 2
+_PORTION = 1 << 21
+"""Weights that are packed and written at once."""
 _TIMEOUT_S = 600
 _MAX_KL = {"f32": 1e-5, "f16": 1e-3, "bf16": 1e-2}
 """Beyond which a file is wrong, and not merely rounded."""
@@ -61,7 +66,7 @@ def default_path(stored: StoredModel, type_name: str) -> Path:
 
 
 def write(stored: StoredModel, path: Path, type_name: str) -> None:
-    """Write the file. One tensor at a time is in memory.
+    """Write the file. One tensor at a time is in memory, and some packed rows of it.
 
     Raises ExportError when the model cannot be said in this format, and MissingExtraError without the `gguf` package.
     """
@@ -98,15 +103,36 @@ def _write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        heads = stored.config.num_attention_heads, stored.config.num_key_value_heads
-        if frequencies is not None:
-            writer.write_tensor_data(frequencies)
-        for name, parts in ours.items():
-            arrays = [spelled.to_gguf(name, _to_numpy(tensor), *heads) for _, tensor in stored.tensors(parts)]
-            array = np.concatenate(arrays)  # experts below each other; (E, I, C) is (E · I, C) in memory
-            writer.write_tensor_data(types.encode(np.ascontiguousarray(array), chosen[name]))
+        arrays = _arrays(stored, spelled, ours, chosen)
+        _write_data(writer, arrays if frequencies is None else chain([[frequencies]], arrays))
     finally:
         writer.close()
+
+
+def _arrays(
+    stored: StoredModel, spelled: layout.Layout, ours: dict[str, list[str]], chosen: dict[str, str]
+) -> Iterator[Iterator[np.ndarray]]:
+    """The packed numbers of each tensor, some rows at a time; experts lie below each other."""
+    heads = stored.config.num_attention_heads, stored.config.num_key_value_heads
+
+    def portions(name: str, parts: list[str]) -> Iterator[np.ndarray]:
+        for _, tensor in stored.tensors(parts):
+            array = spelled.to_gguf(name, _to_numpy(tensor), *heads)
+            num_rows = max(1, _PORTION * len(array) // array.size)
+            for start in range(0, len(array), num_rows):
+                yield types.encode(np.ascontiguousarray(array[start : start + num_rows]), chosen[name])
+
+    return (portions(name, parts) for name, parts in ours.items())
+
+
+def _write_data(writer: Any, tensors: Iterable[Iterable[np.ndarray]]) -> None:
+    """What follows the header: each tensor from a multiple of the alignment on. The package takes whole ones only."""
+    file = writer.fout[0]
+    for portions in tensors:
+        writer.write_padding(file, file.tell())
+        for portion in portions:
+            portion.tofile(file)
+    writer.write_padding(file, file.tell())
 
 
 def _frequency_factors(config: ModelConfig) -> np.ndarray | None:
@@ -170,38 +196,21 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
     """Open the file in llama.cpp, and compare; None without the `xllamacpp` package."""
     if importlib.util.find_spec("xllamacpp") is None:
         return None
-    wanted = expected(stored)
-    template = stored.tokenizer.chat_template
+    asked = questions(stored)
     with tempfile.TemporaryDirectory() as folder:
         job = {
             "model": str(path.resolve()),
-            "context": len(wanted.prompt_ids) + len(wanted.greedy_ids) + 8,
+            "context": len(asked.prompt_ids) + asked.num_greedy + 8,
             "num_threads": max(1, (os.cpu_count() or 2) // 2),
             "vocab_size": stored.config.vocab_size,
             "whole_token": stored.tokenizer.eot_id,
-            "texts": wanted.texts,
-            "prompt_ids": wanted.prompt_ids,
-            "prefix_lengths": wanted.prefix_lengths,
-            "num_greedy": len(wanted.greedy_ids),
-            "chat": CHAT if template else None,
+            "chat": CHAT if stored.tokenizer.chat_template else None,
+            **asdict(asked),
         }
-        answers, table = _ask(Path(folder), job)
-    different = sum(
-        plain != a or special != b
-        for plain, special, a, b in zip(
-            wanted.plain_ids, wanted.special_ids, answers["plain"], answers["special"], strict=True
-        )
-    )
-    return verdict(
-        f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})",
-        wanted,
-        [table],
-        answers.get("greedy", []),
-        max_kl=_MAX_KL.get(type_name, _MAX_FINITE_KL),
-        exact=type_name == "f32",
-        num_different=different,
-        same_chat=None if template is None else answers["chat"] == render(stored.tokenizer),
-    )
+        found, table = _ask(Path(folder), job)
+    runtime = f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
+    answers = Answers(runtime, [table], found.get("greedy", []), found["plain"], found["special"], found.get("chat"))
+    return verdict(stored, asked, answers, max_kl=_MAX_KL.get(type_name, _MAX_FINITE_KL), exact=type_name == "f32")
 
 
 def _ask(folder: Path, job: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:

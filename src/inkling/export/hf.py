@@ -15,9 +15,10 @@ import torch
 from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
 from inkling.export._card import model_card
-from inkling.export._chat import CHAT, render
-from inkling.export._verification import Expected, Verification, expected, verdict
+from inkling.export._chat import CHAT
+from inkling.export._verification import Answers, Questions, Verification, questions, verdict
 from inkling.models import ModelConfig
+from inkling.tensor_files import stream_tensors
 from inkling.tokenizer import Tokenizer
 
 TYPES = ("f32", "f16", "bf16")
@@ -46,9 +47,8 @@ def write(stored: StoredModel, path: Path, type_name: str) -> None:
         for name in ("generation_config.json", "loss.png"):
             if (stored.folder / name).is_file():
                 shutil.copyfile(stored.folder / name, folder / name)
-        wanted = _TORCH_TYPES[type_name]
-        weights = {name: tensor.to(wanted) for name, tensor in stored.tensors(stored.shapes)}
-        checkpoint.save_weights(folder, weights)
+        tensors = (tensor for _, tensor in stored.tensors(stored.shapes))
+        stream_tensors(folder / checkpoint.WEIGHTS_FILE, stored.shapes, _TORCH_TYPES[type_name], tensors)
         files.write_text(folder / "README.md", model_card(stored, path.name))
 
 
@@ -56,24 +56,13 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
     """Open the folder in `transformers`, and compare; None where that is not installed."""
     if importlib.util.find_spec("transformers") is None:
         return None
-    wanted = expected(stored)
-    table, greedy, different, same_chat = _ask_transformers(path, wanted, stored)
-    return verdict(
-        f"transformers {importlib.metadata.version('transformers')}",
-        wanted,
-        [table],
-        greedy,
-        max_kl=_MAX_KL[type_name],
-        exact=type_name == "f32",
-        num_different=different,
-        same_chat=same_chat,
-    )
+    asked = questions(stored)
+    answers = _ask_transformers(path, asked, stored)
+    return verdict(stored, asked, answers, max_kl=_MAX_KL[type_name], exact=type_name == "f32")
 
 
 @torch.inference_mode()
-def _ask_transformers(
-    path: Path, wanted: Expected, stored: StoredModel
-) -> tuple[np.ndarray, list[int], int, bool | None]:
+def _ask_transformers(path: Path, asked: Questions, stored: StoredModel) -> Answers:
     import transformers
 
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -81,25 +70,28 @@ def _ask_transformers(
     kind: Any = transformers.LlavaForConditionalGeneration if sees else transformers.AutoModelForCausalLM
     model = kind.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     model.eval()
-    ids = torch.tensor([wanted.prompt_ids])
-    logits = model(input_ids=ids).logits[0, torch.tensor(wanted.prefix_lengths) - 1]
+    table, greedy_ids = answers_of(model, asked, stored.tokenizer.eot_id)
+    chat = None
+    if stored.tokenizer.chat_template is not None:
+        chat = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    special = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked.texts]
+    runtime = f"transformers {importlib.metadata.version('transformers')}"
+    return Answers(runtime, [table], greedy_ids, special_ids=special, chat=chat)
+
+
+def answers_of(model: Any, asked: Questions, end_id: int) -> tuple[np.ndarray, list[int]]:
+    """What a model of `transformers` says: log probabilities (P, V), and greedy tokens."""
+    ids = torch.tensor([asked.prompt_ids])
+    logits = model(input_ids=ids).logits[0, torch.tensor(asked.prefix_lengths) - 1]
     greedy: list[int] = []
-    if wanted.greedy_ids:
-        end = stored.tokenizer.eot_id
-        length = len(wanted.greedy_ids)
+    if asked.num_greedy:
         generated = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
-            max_new_tokens=length,
-            eos_token_id=end,
-            pad_token_id=end,
+            max_new_tokens=asked.num_greedy,
+            eos_token_id=end_id,
+            pad_token_id=end_id,
         )
         greedy = generated[0, ids.shape[1] :].tolist()
-    special = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in wanted.texts]
-    different = sum(a != b for a, b in zip(special, wanted.special_ids, strict=True))
-    same_chat = None
-    if stored.tokenizer.chat_template is not None:
-        rendered = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
-        same_chat = rendered == render(stored.tokenizer)
-    return logits.double().log_softmax(-1).numpy(), greedy, different, same_chat
+    return logits.double().log_softmax(-1).numpy(), greedy

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
-from inkling.export._verification import Expected, Verification, expected, verdict
+from inkling.export._verification import Answers, Questions, Verification, questions, verdict
 from inkling.models import PLAIN, KVCache, LanguageModel, ModelConfig, Scoring, attend
 from inkling.tokenizer import Tokenizer
 
@@ -184,14 +184,18 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
     """Run the graph in onnxruntime, without a past and step by step with one; None where that is not installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
-    wanted = expected(stored)
-    runner = _Runner(path / MODEL_FILE, stored.config)
-    logits, _ = runner(wanted.prompt_ids, runner.empty())
-    places = np.array(wanted.prefix_lengths) - 1
-    tables = [_log_softmax(rows[places]) for rows in (logits, _stepwise(runner, wanted))]
-    greedy = _greedy(runner, wanted, stored.tokenizer.eot_id)
-    version = importlib.metadata.version("onnxruntime")
-    return verdict(f"onnxruntime {version}", wanted, tables, greedy, max_kl=_MAX_KL, exact=True)
+    asked = questions(stored)
+    answers = _ask_onnxruntime(path / MODEL_FILE, asked, stored)
+    return verdict(stored, asked, answers, max_kl=_MAX_KL, exact=True)
+
+
+def _ask_onnxruntime(path: Path, asked: Questions, stored: StoredModel) -> Answers:
+    runner = _Runner(path, stored.config)
+    logits, _ = runner(asked.prompt_ids, runner.empty())
+    places = np.array(asked.prefix_lengths) - 1
+    tables = [_log_softmax(rows[places]) for rows in (logits, _stepwise(runner, asked))]
+    runtime = f"onnxruntime {importlib.metadata.version('onnxruntime')}"
+    return Answers(runtime, tables, _greedy(runner, asked, stored.tokenizer.eot_id))
 
 
 class _Runner:
@@ -222,19 +226,19 @@ class _Runner:
         return logits[0], present
 
 
-def _stepwise(runner: _Runner, wanted: Expected) -> np.ndarray:
+def _stepwise(runner: _Runner, asked: Questions) -> np.ndarray:
     """Logits of the prompt, token by token: (T, V)."""
     past, rows = runner.empty(), []
-    for token in wanted.prompt_ids:
+    for token in asked.prompt_ids:
         logits, past = runner([token], past)
         rows.append(logits[-1])
     return np.stack(rows)
 
 
-def _greedy(runner: _Runner, wanted: Expected, end_id: int) -> list[int]:
+def _greedy(runner: _Runner, asked: Questions, end_id: int) -> list[int]:
     found: list[int] = []
-    new, past = wanted.prompt_ids, runner.empty()
-    while len(found) < len(wanted.greedy_ids):
+    new, past = asked.prompt_ids, runner.empty()
+    while len(found) < asked.num_greedy:
         logits, past = runner(new, past)
         new = [int(logits[-1].argmax())]
         if new[0] == end_id:

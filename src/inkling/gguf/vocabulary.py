@@ -16,6 +16,8 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 NFC = "NFC"
 """Unicode's composed form, to which Qwen's tokenizers bring text. llama.cpp leaves that out, which shows only on texts
 that are not in it."""
+NO_MERGES = "ÿ ÿ"
+"""Stands for an empty list, which the `gguf` package cannot write: two bytes 0xFF, which no UTF-8 text holds."""
 END_OF_TURN = "<|im_end|>"
 """Among the texts by which llama.cpp knows the end of a turn."""
 _END_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
@@ -23,8 +25,8 @@ _END_NAMES = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
 
 def objections(content: Mapping[str, Any], pattern_name: str | None, is_byte_level: bool) -> list[str]:
     """Why a tokenizer, the content of its `tokenizer.json`, cannot leave for GGUF; empty when it can."""
-    if content["model"]["type"] != "BPE" or not is_byte_level or not content["model"]["merges"]:
-        return ["its tokenizer is no byte-level BPE with merges"]
+    if content["model"]["type"] != "BPE" or not is_byte_level:
+        return ["its tokenizer is no byte-level BPE"]
     if (content["normalizer"] or {"type": NFC})["type"] != NFC:
         return [f"its tokenizer changes text first ({content['normalizer']['type']}), which llama.cpp does not"]
     if pattern_name not in PRE_TOKENIZERS:
@@ -63,7 +65,7 @@ def to_keys(
         "pre": PRE_TOKENIZERS[pattern_name],
         "tokens": tokens,
         "token_type": types,
-        "merges": merges,
+        "merges": merges or [NO_MERGES],
         "bos_token_id": end_id,
         "eos_token_id": end_id,
         "eot_token_id": turn_id,
@@ -95,6 +97,8 @@ def from_keys(values: Mapping[str, Any]) -> tuple[dict[str, int], list[tuple[str
 
 
 def _pairs(merges: Sequence[str], vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+    if list(merges) == [NO_MERGES]:
+        return []
     pairs = []
     for merge in merges:
         left, separator, right = merge.partition(" ")
