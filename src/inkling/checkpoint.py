@@ -156,8 +156,9 @@ def load_model(
     """
     config = _read_config(folder)
     quantization = _quantization(folder, config)
-    model = _skeleton(folder, _model_config(folder, config), quantization)
+    shape = _model_config(folder, config)
     weights, _ = read_tensors(folder / WEIGHTS_FILE, verify=False)
+    model = _skeleton(folder, shape, quantization, len(weights))
     load_weights(model, weights, folder)
     tokenizer = _read_tokenizer(folder, model.config.vocab_size)
     return model.to(device=device, dtype=dtype).eval(), tokenizer
@@ -207,7 +208,7 @@ def open_model(folder: Path) -> StoredModel:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error})") from None
-    expected = _skeleton(folder, config, quantization).state_dict()
+    expected = _skeleton(folder, config, quantization, len(shapes)).state_dict()
     _check_shapes({name: tuple(tensor.shape) for name, tensor in expected.items()}, shapes, folder)
     record = read_run(folder) if (folder / RUN_FILE).is_file() else None
     return StoredModel(folder, config, _read_tokenizer(folder, config.vocab_size), shapes, record, quantization)
@@ -222,8 +223,10 @@ def _quantization(folder: Path, values: dict[str, Any]) -> Quantization | None:
         raise CheckpointError(f"{folder} holds a model that Inkling cannot run: {error}") from None
 
 
-def _skeleton(folder: Path, config: ModelConfig, quantization: Quantization | None) -> LanguageModel:
-    """The model without its numbers."""
+def _skeleton(folder: Path, config: ModelConfig, quantization: Quantization | None, num_tensors: int) -> LanguageModel:
+    """The model without its numbers, of which the file holds so many tensors."""
+    if num_tensors < config.least_tensors:
+        raise CheckpointError(f"{folder} is damaged: {num_tensors} tensors cannot be {config.num_hidden_layers} layers")
     model = models.without_memory(config)
     try:
         if quantization is not None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from conftest import SMALL_SHAPE, random_checkpoint, words
-from inkling import checkpoint, cli, export, importers, models
+from inkling import checkpoint, cli, export, importers, models, peft
 from inkling.checkpoint import StoredModel
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.train import train_bpe, train_char
@@ -197,6 +197,38 @@ def test_the_model_card_says_where_the_model_comes_from(
     card = (tmp_path / "out" / "README.md").read_text()
     for part in ("| seed | 7 |", "| val_bits_per_byte | 0.5000 |", "no longer at hand", "license: other"):
         assert part in card
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", ["qwen3", "gpt2"])
+def test_an_adapter_leaves_by_itself(
+    model_type: str, small_tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft")
+    base = random_checkpoint(tmp_path / "base", {"model_type": model_type}, small_tokenizer)
+    model, tokenizer = checkpoint.load_model(base)
+    settings = peft.AdapterSettings(rank=4)
+    peft.attach(model, settings)
+    weights = peft.adapter_weights(model)
+    with torch.no_grad():
+        for tensor in weights.values():
+            tensor.normal_(0, 0.1)
+    run, out = tmp_path / "run", tmp_path / "out"
+    checkpoint.save_model(run, models.without_memory(model.config), tokenizer, peft.merged_weights(model))
+    command = ["export", str(run), "hf", "--adapter", "-o", str(out)]
+    assert cli.main(command) == 1
+    assert "was not tuned with an adapter" in capsys.readouterr().err
+    turned = model_type == "gpt2"
+    peft.write_adapter(run / "adapter", weights, settings, base=str(base), base_sha256="", turned=turned)
+    tokenizer.save(run / "adapter")
+    assert cli.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["verification"]
+    assert found["runtime"].startswith("peft")
+    assert found["kl"] < 1e-6
+    assert found["num_same_greedy"] == found["num_greedy"] > 0
+    assert sorted(path.suffix for path in out.iterdir()) == [".json"] * 3 + [".md", ".safetensors"]
+    assert cli.main(["export", str(run), "gguf", "--adapter"]) == 1
+    assert "--adapter is for hf" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

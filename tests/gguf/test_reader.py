@@ -61,6 +61,37 @@ def test_damaged_files_are_refused_in_a_line(
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("block_count", 2**32 - 1, "num_hidden_layers"),
+        ("block_count", 4000, "tensors cannot be 4,000 layers"),
+        ("embedding_length", 2**32 - 1, "hidden_size"),
+        ("expert_count", 2**32 - 1, "experts"),
+        ("expert_count", 4000, "does not say its llama.expert_used_count"),
+        ("attention.head_count", 0, "num_attention_heads"),
+    ],
+)
+def test_a_shape_without_end(path: Path, tmp_path: Path, key: str, value: int, what: str) -> None:
+    """Each is one number in a small file, and would be a model that fills the memory."""
+    content = path.read_bytes()
+    name = f"llama.{key}".encode()
+    spelled = struct.pack("<Q", len(name)) + name + struct.pack("<I", 4)
+    at = content.find(spelled)
+    if at >= 0:
+        at += len(spelled)
+        content = content[:at] + struct.pack("<I", value) + content[at + 4 :]
+    else:  # one key more, before the first one; the data stays aligned through a key that pads it
+        count = struct.unpack_from("<Q", content, 16)[0]
+        more = spelled + struct.pack("<I", value)
+        filler = -(len(more) + 8 + 1 + 4 + 8) % 32
+        more += struct.pack("<Q", 1) + b"x" + struct.pack("<IQ", 8, filler) + b"x" * filler
+        content = content[:16] + struct.pack("<Q", count + 2) + more + content[24:]
+    (tmp_path / "bad.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=what):
+        importers.read(tmp_path / "bad.gguf")
+
+
+@pytest.mark.parametrize(
     ("fields", "what"),
     [
         ((9, 1, 0), "version"),

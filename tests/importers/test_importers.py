@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+import gguf
 from conftest import random_checkpoint
 from inkling import checkpoint, cli, export, importers, models
 from inkling.errors import InklingError, ModelError
+from inkling.gguf import layout, types
+from inkling.gguf.reader import GGUFFile
 from inkling.importers import ImportedModel
 from inkling.tokenizer import Tokenizer
 
@@ -63,23 +67,40 @@ def check_logits(imported: ImportedModel, wanted: Any) -> None:
     torch.testing.assert_close(model.eval()(ids), wanted(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("kind", "more"),
-    [
-        ("gpt2", {}),
-        ("llama", {}),
-        ("llama", {"tie_word_embeddings": True, "attention_bias": True}),
-        ("mistral", {"sliding_window": None}),
-        ("qwen2", {}),
-        ("qwen3", {"head_dim": 32}),
-    ],
-    ids=str,
-)
-def test_hugging_face_folders(kind: str, more: dict[str, Any], small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2", {}),
+    ("llama", {}),
+    ("llama", {"tie_word_embeddings": True, "attention_bias": True}),
+    ("mistral", {"sliding_window": None}),
+    ("mistral", {"sliding_window": 9}),
+    ("mixtral", {"num_local_experts": 4}),
+    ("qwen2", {}),
+    ("qwen3", {"head_dim": 32}),
+    ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}),
+    ("gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 9}),
+]
+
+
+@pytest.mark.parametrize(("kind", "more"), KINDS, ids=str)
+def test_hugging_face_folders(
+    kind: str, more: dict[str, Any], small_tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = theirs(kind, small_tokenizer.vocab_size + 2, **more)
-    name, imported = importers.read(folder_of(model, small_tokenizer, tmp_path / "model"))
+    folder = folder_of(model, small_tokenizer, tmp_path / "model")
+    name, imported = importers.read(folder)
     assert name == "hf"
     check_logits(imported, model)
+
+    # through a run and out again, each tensor is the same bit for bit
+    capsys.readouterr()  # of transformers, while it saved
+    assert cli.main(["import", str(folder), "-o", str(tmp_path / "run"), "--json", "--no-verify"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "hf"
+    assert cli.main(["export", str(tmp_path / "run"), "hf", "-o", str(tmp_path / "out"), "--no-verify"]) == 0
+    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert checkpoint.read_run(tmp_path / "run").status == "imported"
+    assert cli.main(["generate", str(tmp_path / "run"), "--prompt", "the cat", "--max-tokens", "3"]) == 0
 
 
 def test_weights_in_several_files_and_bf16(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -100,30 +121,45 @@ def test_an_old_gpt2_file_with_bare_names_and_buffers(small_tokenizer: Tokenizer
     check_logits(importers.read(folder)[1], model)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("model_type", sorted(layout.LAYOUTS))
 def test_to_gguf_and_back_is_the_same_bit_for_bit(model_type: str, small_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    stored = checkpoint.open_model(random_checkpoint(tmp_path / "run", {"model_type": model_type}, small_tokenizer))
-    export.load("gguf").write(stored, tmp_path / "model.gguf", "f32")
+    values = {"model_type": model_type, "norm_topk_prob": True, "num_experts": 4, "sliding_window": None}
+    values |= {"sliding_window": 40} if model_type == "gemma2" else {}
+    first = checkpoint.open_model(random_checkpoint(tmp_path / "run", values, small_tokenizer))
+    target = export.load("gguf")
+    target.write(first, tmp_path / "model.gguf", "f32")
     _, imported = importers.read(tmp_path / "model.gguf")
-    weights = dict(stored.tensors(stored.shapes))
-    assert imported.config == stored.config
+    weights = dict(first.tensors(first.shapes))
+    # Llama and mistral are one architecture there.
+    assert imported.config == first.config or model_type == "mistral"
     assert imported.weights.keys() == weights.keys()
-    assert all(torch.equal(imported.weights[name], weights[name]) for name in weights)
+    if model_type != "gemma2":  # whose gains are 1 + weight in GGUF, which rounds the weight's last bits
+        assert all(torch.equal(imported.weights[name], weights[name]) for name in weights)
     assert imported.tokenizer.sha256 == small_tokenizer.sha256
 
+    # and out of that again: the file's own bytes
+    model = models.without_memory(imported.config)
+    checkpoint.save_model(tmp_path / "again", model, imported.tokenizer, imported.weights)
+    target.write(checkpoint.open_model(tmp_path / "again"), tmp_path / "again.gguf", "f32")
+    before, after = GGUFFile(tmp_path / "model.gguf"), GGUFFile(tmp_path / "again.gguf")
+    assert before.tensors.keys() == after.tensors.keys()
+    assert all(np.array_equal(before.array(name), after.array(name)) for name in before.tensors)
 
-def test_imported_and_exported_again_is_the_same_bit_for_bit(
-    small_tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = folder_of(theirs("qwen3", small_tokenizer.vocab_size + 2), small_tokenizer, tmp_path / "model")
-    assert cli.main(["import", str(folder), "-o", str(tmp_path / "run"), "--json", "--no-verify"]) == 0
-    assert json.loads(capsys.readouterr().out)["kind"] == "hf"
-    assert cli.main(["export", str(tmp_path / "run"), "hf", "-o", str(tmp_path / "out"), "--no-verify"]) == 0
-    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert checkpoint.read_run(tmp_path / "run").status == "imported"
-    assert cli.main(["generate", str(tmp_path / "run"), "--prompt", "the cat", "--max-tokens", "3"]) == 0
+
+@pytest.mark.parametrize("kind", types.FILE_TYPES)
+def test_packed_gguf_files_come_in_unpacked(kind: str, small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    values = {"model_type": "qwen3_moe", "hidden_size": 256, "moe_intermediate_size": 256, "norm_topk_prob": True}
+    values |= {"num_hidden_layers": 1, "num_experts": 2}
+    stored = checkpoint.open_model(random_checkpoint(tmp_path / "run", values, small_tokenizer))
+    export.load("gguf").write(stored, tmp_path / "model.gguf", kind)
+    _, imported = importers.read(tmp_path / "model.gguf")
+    theirs = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    down = theirs["blk.0.ffn_down_exps.weight"]
+    unpacked = gguf.dequantize(down.data, down.tensor_type)  # (E, C, I)
+    for expert in range(2):
+        found = imported.weights[f"model.layers.0.mlp.experts.{expert}.down_proj.weight"].numpy()
+        np.testing.assert_array_equal(found, unpacked[expert])
+    assert bool(imported.notes) == (kind not in ("f32", "f16", "bf16"))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -241,6 +277,9 @@ def test_a_pickle_runs_nothing(small_tokenizer: Tokenizer, tmp_path: Path) -> No
         ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding_attention"),
         ({"num_hidden_layers": 3}, "missing"),
         ({"hidden_size": -1}, "hidden_size"),
+        ({"num_hidden_layers": 4000}, "tensors cannot be 4,000 layers"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"vocab_size": 10**12}, "vocab_size"),
         ({"vocab_size": 5}, "the tokenizer has"),
     ],
     ids=str,
@@ -268,6 +307,46 @@ def test_an_index_cannot_name_files_elsewhere(small_tokenizer: Tokenizer, tmp_pa
         importers.read(folder)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"data_offsets": [0, 1 << 40]},
+        {"data_offsets": [1 << 62, 1 << 63]},
+        {"data_offsets": [8, 4]},
+        {"data_offsets": [-8, 8]},
+        {"shape": [1 << 40, 1 << 40]},
+        {"shape": [-64]},
+        {"shape": []},
+        {"shape": "64"},
+        {"dtype": "F64"},
+        {"dtype": "U8"},
+        {"dtype": "evil"},
+        {"dtype": None},
+        None,
+    ],
+    ids=str,
+)
+def test_safetensors_that_lie_are_refused(
+    lie: dict[str, Any] | None, small_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    path = random_checkpoint(tmp_path / "model", {"model_type": "llama"}, small_tokenizer) / "model.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    if lie is None:
+        header["model.norm.weight"] = [header["model.norm.weight"]] * 3
+    else:
+        header["model.norm.weight"] |= lie
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(ModelError):
+        importers.read(tmp_path / "model")
+    for claimed in (0, 1 << 20, 1 << 40, 1 << 63):
+        path.write_bytes(claimed.to_bytes(8, "little") + content[8:])
+        with pytest.raises(ModelError):
+            importers.read(tmp_path / "model")
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(0, 400), value=st.integers(0, 255), end=st.integers(0, 2000) | st.none())
 def test_damaged_safetensors_are_refused(
@@ -285,6 +364,16 @@ def test_damaged_safetensors_are_refused(
     except InklingError:
         return
     assert all(tensor.dtype == torch.float32 for tensor in imported.weights.values())
+
+
+def test_the_source_is_never_touched(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "model", {"model_type": "llama"}, small_tokenizer)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*")}
+    for path in before:
+        path.chmod(0o444)
+    for out, status in (("run", 0), ("model", 1)):
+        assert cli.main(["import", str(folder), "-o", str(tmp_path / out), "--no-verify"]) == status
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*")} == before
 
 
 def test_a_run_that_is_there_stays(

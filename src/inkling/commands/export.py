@@ -26,6 +26,7 @@ class Settings(CommandSettings):
 
     Example: inkling export runs/notes gguf --type q8_0
     Example: inkling export runs/notes hf -o notes-hf
+    Example: inkling export runs/notes-sft hf --adapter
     """
 
     model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
@@ -39,6 +40,8 @@ class Settings(CommandSettings):
     type: str | None = None
     """Number format of the weights: f32, f16, bf16; for gguf and ollama also q8_0, q4_0, q4_1, q5_0, q5_1, q4_k_m,
     q5_k_m, q6_k. Default: f16 for gguf and ollama, f32 for the others."""
+    adapter: bool = False
+    """For hf: only the adapter of a run that was tuned with one, in PEFT's format. Without it, the merged model."""
     verify: bool = True
     """Open the result in the runtime that it is for, where that is installed, and compare."""
     as_json: bool = False
@@ -47,7 +50,9 @@ class Settings(CommandSettings):
 
 def run(settings: Settings) -> None:
     """Check, write, compare."""
-    target = export.load(settings.target)
+    if settings.adapter and settings.target != "hf":
+        raise ExportError("--adapter is for hf: adapters leave by themselves in the format of Hugging Face's PEFT only")
+    target = export.load_adapter() if settings.adapter else export.load(settings.target)
     type_name = settings.type or target.TYPES[0]
     if type_name not in target.TYPES:
         raise ExportError(f"{settings.target} has no type {type_name!r}{did_you_mean(type_name, target.TYPES)}")

@@ -24,9 +24,10 @@ _SUSPICIOUS_KL = 0.05
 class Settings(CommandSettings):
     """Take in a model that others made; then train, evaluate, chat, and export it like any run.
 
-    A local Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, SmolLM2), a GGUF file, nanoGPT's ckpt.pt, or a
-    litgpt checkpoint folder. The source is never touched. What cannot be taken in is named before anything is written;
-    where transformers (or llama.cpp, for GGUF) is installed, its probabilities on the source are compared with ours.
+    A local Hugging Face folder (gpt2, llama, mistral, qwen2, qwen3, mixtral, qwen3_moe, gemma2), a GGUF file, an
+    adapter of PEFT's, nanoGPT's ckpt.pt, or a litgpt checkpoint folder. The source is never touched. What cannot be
+    taken in is named before anything is written; where transformers (or llama.cpp, for GGUF) is installed, its
+    probabilities on the source are compared with ours.
 
     Example: inkling import SmolLM2-135M -o runs/smol
     Example: inkling import ckpt.pt --tokenizer tiktoken:gpt2 -o runs/nano

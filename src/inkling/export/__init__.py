@@ -13,7 +13,7 @@ from inkling.export._verification import Verification
 from inkling.models import ModelConfig
 from inkling.tokenizer import Tokenizer
 
-__all__ = ["Target", "Verification", "load", "names", "objections"]
+__all__ = ["Target", "Verification", "load", "load_adapter", "names", "objections"]
 
 
 class Target(Protocol):
@@ -52,6 +52,11 @@ def load(name: str) -> Target:
     if name not in names():
         raise ExportError(f"there is no export to {name!r}{did_you_mean(name, names())}")
     return cast(Target, importlib.import_module(f"{__name__}.{name}"))
+
+
+def load_adapter() -> Target:
+    """The module that writes a tuned run's adapter by itself."""
+    return cast(Target, importlib.import_module(f"{__name__}._adapter"))
 
 
 def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> dict[str, list[str]]:

@@ -14,6 +14,10 @@ from inkling.errors import InklingError
 
 _RECIPE = ("steps", "time", "batch_size", "context", "optimizer", "seed")
 _MAX_SOURCES = 20
+_LICENCE = (
+    "## Licence\n\nNot stated yet. The weights carry the rights of the text they were trained on: say here, and in the "
+    "header above, under which terms others may use them."
+)
 
 
 def model_card(stored: StoredModel, name: str) -> str:
@@ -45,11 +49,24 @@ def model_card(stored: StoredModel, name: str) -> str:
         parts += [_data(record), _recipe(record), _evaluation(record)]
         if (stored.folder / "loss.png").is_file():
             parts.append("![loss over training steps](loss.png)")
-    parts.append(
-        "## Licence\n\nNot stated yet. The weights carry the rights of the text they were trained on: say here, and "
-        "in the header above, under which terms others may use them."
-    )
+    parts.append(_LICENCE)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def adapter_card(stored: StoredModel, name: str, base: str) -> str:
+    """The `README.md` of an adapter by itself, which is of use beside its base only."""
+    header = {"library_name": "peft", "base_model": Path(base).name, "license": "other", "license_name": "not-stated"}
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        f"# {name}",
+        f"A LoRA adapter for {Path(base).name}, a {stored.config.model_type} language model.",
+        "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f'base = AutoModelForCausalLM.from_pretrained("{Path(base).name}")\n'
+        f'model = PeftModel.from_pretrained(base, "{name}")\n```',
+    ]
+    if stored.record is not None:
+        parts += [_recipe(stored.record), _evaluation(stored.record)]
+    return "\n\n".join([*parts, _LICENCE]) + "\n"
 
 
 def _data(record: RunRecord) -> str:

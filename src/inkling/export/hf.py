@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from inkling import checkpoint, files
@@ -56,42 +55,39 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
     """Open the folder in `transformers`, and compare; None where that is not installed."""
     if importlib.util.find_spec("transformers") is None:
         return None
+    import transformers
+
+    sees = stored.config.model_type == "llava"
+    kind: Any = transformers.LlavaForConditionalGeneration if sees else transformers.AutoModelForCausalLM
+    model = kind.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     asked = questions(stored)
-    answers = _ask_transformers(path, asked, stored)
+    answers = ask(model, path, asked, stored, f"transformers {importlib.metadata.version('transformers')}")
+    del model
     return verdict(stored, asked, answers, max_kl=_MAX_KL[type_name], exact=type_name == "f32")
 
 
 @torch.inference_mode()
-def _ask_transformers(path: Path, asked: Questions, stored: StoredModel) -> Answers:
+def ask(model: Any, path: Path, asked: Questions, stored: StoredModel, runtime: str) -> Answers:
+    """What a model of `transformers`, and the tokenizer in `path`, say."""
     import transformers
 
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-    sees = stored.config.model_type == "llava"
-    kind: Any = transformers.LlavaForConditionalGeneration if sees else transformers.AutoModelForCausalLM
-    model = kind.from_pretrained(path, local_files_only=True, dtype=torch.float32)
     model.eval()
-    table, greedy_ids = answers_of(model, asked, stored.tokenizer.eot_id)
-    chat = None
-    if stored.tokenizer.chat_template is not None:
-        chat = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
-    special = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked.texts]
-    runtime = f"transformers {importlib.metadata.version('transformers')}"
-    return Answers(runtime, [table], greedy_ids, special_ids=special, chat=chat)
-
-
-def answers_of(model: Any, asked: Questions, end_id: int) -> tuple[np.ndarray, list[int]]:
-    """What a model of `transformers` says: log probabilities (P, V), and greedy tokens."""
-    ids = torch.tensor([asked.prompt_ids])
+    ids, end = torch.tensor([asked.prompt_ids]), stored.tokenizer.eot_id
     logits = model(input_ids=ids).logits[0, torch.tensor(asked.prefix_lengths) - 1]
     greedy: list[int] = []
     if asked.num_greedy:
         generated = model.generate(
-            ids,
+            input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=asked.num_greedy,
-            eos_token_id=end_id,
-            pad_token_id=end_id,
+            eos_token_id=end,
+            pad_token_id=end,
         )
         greedy = generated[0, ids.shape[1] :].tolist()
-    return logits.double().log_softmax(-1).numpy(), greedy
+    chat = None
+    if stored.tokenizer.chat_template is not None:
+        chat = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    special = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in asked.texts]
+    return Answers(runtime, [logits.double().log_softmax(-1).numpy()], greedy, special_ids=special, chat=chat)

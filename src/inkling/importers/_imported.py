@@ -34,6 +34,8 @@ class ImportedModel:
 
 def check_weights(config: ModelConfig, weights: Mapping[str, Tensor], source: Path) -> None:
     """Raises ModelError, naming them, when tensors are missing, left over or of another shape."""
+    if len(weights) < config.least_tensors:  # before the model is built: its shape comes from the same file
+        raise ModelError(f"{source} is damaged: {len(weights):,} tensors cannot be {config.num_hidden_layers:,} layers")
     expected = {name: tuple(tensor.shape) for name, tensor in models.without_memory(config).state_dict().items()}
     missing = sorted(expected.keys() - weights.keys())
     unknown = sorted(weights.keys() - expected.keys())

@@ -17,6 +17,7 @@ from inkling.tokenizer import Tokenizer
 
 WHAT = "a GGUF file"
 ORDER = 10
+_MAX_EXPERTS = 4096
 _COMPUTED = {"rope_freqs.weight"}
 
 
@@ -32,7 +33,9 @@ def read(path: Path, tokenizer: Tokenizer | None) -> ImportedModel:
     """Read shape, tokenizer and weights; packed weights are unpacked to fp32."""
     file = GGUFFile(path)
     architecture = file.values.get("general.architecture")
-    num_experts = int(file.values.get(f"{architecture}.expert_count") or 0)
+    num_experts = file.values.get(f"{architecture}.expert_count") or 0
+    if not isinstance(num_experts, int) or num_experts > _MAX_EXPERTS:
+        raise ModelError(f"{path} says that it has {num_experts!r} experts")
     found = layout.by_architecture(str(architecture), num_experts)
     if found is None:
         known = ", ".join(sorted({each.architecture for each in layout.LAYOUTS.values()}))

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from inkling.errors import ModelError
 
+MAX_LAYERS, MAX_WIDTH, MAX_HEADS, MAX_CONTEXT = 4096, 1 << 24, 1 << 16, 1 << 31
+"""Far beyond any model: a file from anywhere must not make us build one without end before its weights are seen."""
+
 
 class ModelConfig(BaseModel):
     """The part of a Hugging Face `config.json` that shapes the computation.
@@ -30,14 +33,14 @@ class ModelConfig(BaseModel):
     spellings: ClassVar[Mapping[str, str]] = {}
     """Name of a field here → its name in this architecture's `config.json`, where they differ."""
 
-    vocab_size: int = Field(ge=1)
-    hidden_size: int = Field(ge=1)
-    intermediate_size: int = Field(ge=1)
-    num_hidden_layers: int = Field(ge=1)
-    num_attention_heads: int = Field(ge=1)
-    num_key_value_heads: int = Field(ge=1)
-    head_dim: int = Field(ge=1)
-    max_position_embeddings: int = Field(ge=1)
+    vocab_size: int = Field(ge=1, le=MAX_WIDTH)
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
+    intermediate_size: int = Field(ge=1, le=MAX_WIDTH)
+    num_hidden_layers: int = Field(ge=1, le=MAX_LAYERS)
+    num_attention_heads: int = Field(ge=1, le=MAX_HEADS)
+    num_key_value_heads: int = Field(ge=1, le=MAX_HEADS)
+    head_dim: int = Field(ge=1, le=MAX_HEADS)
+    max_position_embeddings: int = Field(ge=1, le=MAX_CONTEXT)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -71,6 +74,11 @@ class ModelConfig(BaseModel):
     def window(self, layer: int) -> int | None:
         """How many tokens a token of this layer sees, itself included; None: all before it."""
         return None
+
+    @property
+    def least_tensors(self) -> int:
+        """A model of this shape has so many tensors at least."""
+        return self.num_hidden_layers
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:

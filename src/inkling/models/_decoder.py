@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from inkling.errors import ModelError
 from inkling.models._attention import RotaryAttention, document_mask
 from inkling.models._cache import KVCache
-from inkling.models._config import ModelConfig
+from inkling.models._config import MAX_CONTEXT, MAX_HEADS, ModelConfig
 from inkling.models._layers import RMSNorm, SwiGLU
 from inkling.models._model import LanguageModel
 from inkling.models._rope import RopeScaling, RotaryTable, read_scaling, rotary_table
@@ -44,8 +44,8 @@ class DecoderConfig(ModelConfig):
     layer_kinds: ClassVar[frozenset[str]] = frozenset({"full_attention"})
     """Values of `layer_types` that are computed."""
 
-    head_dim: int = Field(ge=2, multiple_of=2)
-    max_position_embeddings: int = Field(2048, ge=1)
+    head_dim: int = Field(ge=2, le=MAX_HEADS, multiple_of=2)
+    max_position_embeddings: int = Field(2048, ge=1, le=MAX_CONTEXT)
     rms_norm_eps: float = Field(1e-6, gt=0)
     rope_theta: float = Field(10_000.0, gt=0)
     rope_scaling: RopeScaling | None = None

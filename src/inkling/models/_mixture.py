@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from inkling.models._config import MAX_LAYERS
 from inkling.models._decoder import Decoder, DecoderConfig
 from inkling.models._experts import Mixture, load_balancing_loss, router_z_loss
 
@@ -15,7 +16,7 @@ from inkling.models._experts import Mixture, load_balancing_loss, router_z_loss
 class MixtureConfig(DecoderConfig):
     """Shape of such a decoder, and what keeps its routers even."""
 
-    num_experts: int = Field(8, ge=2)
+    num_experts: int = Field(8, ge=2, le=MAX_LAYERS)
     """Experts of a layer."""
     num_experts_per_tok: int = Field(2, ge=1)
     """Those that a token goes through."""
@@ -23,6 +24,15 @@ class MixtureConfig(DecoderConfig):
     """Weight of the load-balancing loss in training."""
     router_z_loss_coef: float = Field(0.0, ge=0)
     """Weight of the loss that keeps the routers' logits small."""
+
+    def is_mixture(self, layer: int) -> bool:
+        """Whether a layer has experts."""
+        return True
+
+    @property
+    def least_tensors(self) -> int:
+        """Each expert has some of its own."""
+        return sum(self.num_experts if self.is_mixture(layer) else 1 for layer in range(self.num_hidden_layers))
 
     @model_validator(mode="after")
     def _chooses_among_its_experts(self) -> Self:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor, nn
 
+from inkling.models._config import MAX_LAYERS, MAX_WIDTH
+
 
 class VisionConfig(BaseModel):
     """Shape of the encoder; keys as in `transformers.SiglipVisionConfig`."""
@@ -19,9 +21,9 @@ class VisionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     model_type: Literal["siglip_vision_model"] = "siglip_vision_model"
-    hidden_size: int = Field(ge=1)
-    intermediate_size: int = Field(ge=1)
-    num_hidden_layers: int = Field(ge=1)
+    hidden_size: int = Field(ge=1, le=MAX_WIDTH)
+    intermediate_size: int = Field(ge=1, le=MAX_WIDTH)
+    num_hidden_layers: int = Field(ge=1, le=MAX_LAYERS)
     num_attention_heads: int = Field(ge=1)
     image_size: int = Field(ge=1, le=4096)
     patch_size: int = Field(ge=1)

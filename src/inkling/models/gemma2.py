@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from inkling.models._attention import RotaryAttention
 from inkling.models._cache import KVCache
+from inkling.models._config import MAX_LAYERS
 from inkling.models._decoder import Decoder, DecoderConfig
 from inkling.models._rope import RotaryTable
 from inkling.models._scaled_dot import Scoring
@@ -69,7 +70,7 @@ class Config(DecoderConfig):
         filled.setdefault("query_pre_attn_scalar", filled.get("head_dim"))
         if "layer_types" not in filled and isinstance(filled.get("num_hidden_layers"), int):
             kinds = ("sliding_attention", "full_attention")
-            filled["layer_types"] = [kinds[layer % 2] for layer in range(filled["num_hidden_layers"])]
+            filled["layer_types"] = [kinds[layer % 2] for layer in range(min(filled["num_hidden_layers"], MAX_LAYERS))]
         return filled
 
     def window(self, layer: int) -> int | None:

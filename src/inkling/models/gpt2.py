@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from inkling.models._attention import document_mask, text_positions
 from inkling.models._cache import KVCache
-from inkling.models._config import ModelConfig
+from inkling.models._config import MAX_CONTEXT, MAX_HEADS, ModelConfig
 from inkling.models._model import LanguageModel
 from inkling.models._scaled_dot import attend
 from inkling.models._sizes import size
@@ -48,9 +48,9 @@ class Config(ModelConfig):
         "intermediate_size": "n_inner",
     }
 
-    num_key_value_heads: int = Field(ge=1, exclude=True)
-    head_dim: int = Field(ge=1, exclude=True)
-    max_position_embeddings: int = Field(1024, ge=1)
+    num_key_value_heads: int = Field(ge=1, le=MAX_HEADS, exclude=True)
+    head_dim: int = Field(ge=1, le=MAX_HEADS, exclude=True)
+    max_position_embeddings: int = Field(1024, ge=1, le=MAX_CONTEXT)
     layer_norm_epsilon: float = Field(1e-5, gt=0)
     activation_function: Literal["gelu_new", "gelu_pytorch_tanh", "gelu"] = "gelu_new"
     """The first two are GELU in its tanh approximation, `gelu` is GELU itself, as in nanoGPT."""

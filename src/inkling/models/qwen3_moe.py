@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from inkling.models._config import MAX_WIDTH
 from inkling.models._decoder import Block
 from inkling.models._experts import Mixture, Router
 from inkling.models._layers import SwiGLU
@@ -24,7 +25,7 @@ class Config(MixtureConfig):
     architecture: ClassVar[str] = "Qwen3MoeForCausalLM"
     qk_norm: ClassVar[bool] = True
 
-    moe_intermediate_size: int = Field(ge=1)
+    moe_intermediate_size: int = Field(ge=1, le=MAX_WIDTH)
     norm_topk_prob: bool = False
     decoder_sparse_step: int = Field(1, ge=1)
     """Every so many layers one is a mixture; the others are dense, `intermediate_size` wide."""
@@ -33,8 +34,13 @@ class Config(MixtureConfig):
 
     @classmethod
     def _fill_in(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Without other word the experts that a token goes through are together as wide as a dense layer."""
+        """Without other word the experts that a token goes through are together as wide as a dense layer.
+
+        `transformers` 5 writes `num_local_experts` where version 4, and Qwen's own files, have `num_experts`.
+        """
         filled = super()._fill_in(values)
+        if "num_local_experts" in filled:
+            filled.setdefault("num_experts", filled["num_local_experts"])
         width, chosen = filled.get("intermediate_size"), filled.get("num_experts_per_tok", 2)
         if isinstance(width, int) and isinstance(chosen, int) and chosen > 0:
             filled.setdefault("moe_intermediate_size", max(1, width // chosen))
