@@ -119,7 +119,7 @@ def test_cached_logits_equal_uncached(model: LanguageModel, chunks: list[int]) -
     input_ids = random_ids(2, 20)
     cache = KVCache(model.config, 2, 20)
     cached = torch.cat([model(part, cache=cache) for part in input_ids.split(chunks, dim=1)], dim=1)
-    torch.testing.assert_close(cached, model(input_ids), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(cached, model(input_ids), rtol=1e-5, atol=2e-5)
     assert cache.length == 20
 
 
