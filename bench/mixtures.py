@@ -79,19 +79,30 @@ def speed(repeats: int, rows: int) -> None:
             print(json.dumps(line), flush=True)
 
 
-def loss(data: Path, out: Path, seeds: int, steps: int) -> None:
-    """Trains each pair on the same tokens; prints a line of JSON for each run."""
-    shape = SPEEDS[0]
-    for seed in range(1, seeds + 1):
+def loss(data: Path, out: Path, given: argparse.Namespace) -> None:
+    """Trains each pair on the same tokens; prints a line of JSON for each run. Started again, it goes on."""
+    shape = {**SPEEDS[0], "hidden_size": given.width, "intermediate_size": 3 * given.width}
+    for seed in range(1, given.seeds + 1):
         for arch in ("llama", "mixtral"):
             run = out / f"{arch}-{seed}"
             width = shape["intermediate_size"] // (2 if arch == "mixtral" else 1)
             command = [sys.executable, "-m", "inkling", "train", str(data), "--out", str(run), "--arch", arch]
-            command += ["--size", "3m", "--context", str(CONTEXT), "--batch-size", "32", "--steps", str(steps)]
+            command += ["--size", "3m", "--context", str(CONTEXT), "--steps", str(given.steps)]
+            command += ["--batch-size", str(given.rows), "--machine.micro-batch", str(given.rows)]
             command += ["--seed", str(seed), "--optimizer", "muon", "--no-log.samples", "--machine.precision", "bf16"]
-            command += ["--machine.compile", "no", "--machine.micro-batch", "32", "--log.eval-tokens", "40000"]
+            command += [
+                "--machine.compile",
+                "no",
+                "--machine.micro-batch",
+                "32",
+                "--machine.threads",
+                str(given.threads),
+            ]
+            command += ["--log.eval-tokens", "40000", "--loop.eval-every", "100", "--checkpoint.every", "50"]
             command += [f"--model.{key}={value}" for key, value in {**shape, "intermediate_size": width}.items()]
-            if not (run / "run.json").exists():
+            if run.exists() and json.loads((run / "run.json").read_text())["status"] != "finished":
+                command = [sys.executable, "-m", "inkling", "train", "--resume", "--out", str(run)]
+            if not run.exists() or "--resume" in command:
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             record = json.loads((run / "run.json").read_text())
             found = record["results"]["validation"]
@@ -110,8 +121,11 @@ if __name__ == "__main__":
     learning.add_argument("-o", "--out", type=Path, required=True)
     learning.add_argument("--seeds", type=int, default=3)
     learning.add_argument("--steps", type=int, default=400)
+    learning.add_argument("--rows", type=int, default=32)
+    learning.add_argument("--width", type=int, default=256)
+    learning.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.what == "speed":
         speed(given.repeats, given.rows)
     else:
-        loss(given.data, given.out, given.seeds, given.steps)
+        loss(given.data, given.out, given)

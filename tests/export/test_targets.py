@@ -21,6 +21,8 @@ from inkling.tokenizer.train import train_bpe, train_char
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "gemma2": [{"num_key_value_heads": 2, "sliding_window": 40}],
     "mistral": [{}, {"sliding_window": 30}],
+    "deepseek_v2": [{"q_lora_rank": 24, "kv_lora_rank": 20, "first_k_dense_replace": 1}],
+    "deepseek_v3": [{"q_lora_rank": 24, "kv_lora_rank": 20, "num_experts": 4, "v_head_dim": 12}],
     "mixtral": [{"num_key_value_heads": 2, "num_experts": 4}],
     "qwen3_moe": [{"norm_topk_prob": True, "num_experts": 12, "num_experts_per_tok": 3}, {"decoder_sparse_step": 2}],
     "llama": [

@@ -124,7 +124,7 @@ def test_an_old_gpt2_file_with_bare_names_and_buffers(small_tokenizer: Tokenizer
 @pytest.mark.parametrize("model_type", sorted(layout.LAYOUTS))
 def test_to_gguf_and_back_is_the_same_bit_for_bit(model_type: str, small_tokenizer: Tokenizer, tmp_path: Path) -> None:
     values = {"model_type": model_type, "norm_topk_prob": True, "num_experts": 4, "sliding_window": None}
-    values |= {"sliding_window": 40} if model_type == "gemma2" else {}
+    values |= {"gemma2": {"sliding_window": 40}, "deepseek_v2": {"norm_topk_prob": False}}.get(model_type, {})
     first = checkpoint.open_model(random_checkpoint(tmp_path / "run", values, small_tokenizer))
     target = export.load("gguf")
     target.write(first, tmp_path / "model.gguf", "f32")

@@ -79,6 +79,67 @@ def test_the_losses_of_a_router_are_those_of_transformers_and_of_the_paper() -> 
     assert load_balancing_loss(even).item() == pytest.approx(2.0)
 
 
+def test_biases_move_against_the_load_and_weigh_nothing() -> None:
+    torch.manual_seed(3)
+    router = Router(8, 4, 2, normalise=True, is_biased=True)
+    torch.nn.init.normal_(router.weight)
+    x, bias = torch.randn(50, 8), router.e_score_correction_bias
+    assert bias is not None
+    before = router.route(x)
+    bias += torch.tensor([5.0, 0.0, 0.0, 0.0])
+    after = router.route(x)
+    assert after.counts()[0] == 50
+    probabilities = after.logits.softmax(-1)
+    wanted = probabilities.gather(1, after.chosen)
+    torch.testing.assert_close(after.weights, wanted / wanted.sum(-1, keepdim=True))
+    torch.testing.assert_close(before.logits, after.logits)
+    bias.zero_()
+    router.load = torch.tensor([9.0, 1.0, 5.0, 5.0])
+    router.balance(0.25)
+    torch.testing.assert_close(bias.detach(), torch.tensor([-0.25, 0.25, 0.0, 0.0]))
+    assert router.load is None
+
+
+@pytest.mark.parametrize("arch", ["mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3"])
+def test_biases_even_out_a_lopsided_router(arch: str) -> None:
+    shape = {
+        **models.load(arch).SIZES["0.8m"],
+        "model_type": arch,
+        "router_aux_loss_coef": 0,
+        "router_bias_rate": 0.004,
+    }
+    model = models.from_config(shape).train()
+    model.init_weights(torch.Generator().manual_seed(0))
+    routers = [module for module in model.modules() if isinstance(module, Router)]
+    direction = torch.randn(128, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        for router in routers:
+            router.weight.add_(torch.linspace(-0.3, 0.3, len(router.weight))[:, None] * direction)
+    ids = torch.randint(0, 259, (2, 128), generator=torch.Generator().manual_seed(1))
+    loads = []
+    for _ in range(120):
+        model.hidden(ids)
+        loads.append(model.measurements()["expert_load_max"])
+        model.after_step(lambda tensors: None)
+    assert loads[0] > 2
+    assert sum(loads[-10:]) / 10 < 1.4
+    names = dict(model.named_parameters())
+    assert all(router.e_score_correction_bias is not None for router in routers)
+    assert all(not parameter.requires_grad for name, parameter in names.items() if name.endswith("correction_bias"))
+
+
+def test_a_router_that_is_held_still_keeps_its_biases() -> None:
+    shape = {**models.load("deepseek_v3").SIZES["0.8m"], "model_type": "deepseek_v3"}
+    model = models.from_config(shape).train()
+    model.init_weights(torch.Generator().manual_seed(0))
+    model.requires_grad_(False)
+    router = next(module for module in model.modules() if isinstance(module, Router))
+    router.load = torch.arange(8.0)
+    model.after_step(lambda tensors: None)
+    assert router.e_score_correction_bias is not None
+    assert not router.e_score_correction_bias.any()
+
+
 def test_what_is_wanted_of_routers_is_in_the_gradient_and_not_in_the_loss() -> None:
     from inkling.train.loop import MicroBatch
     from inkling.train.pretrain import next_token_loss
@@ -103,3 +164,24 @@ def test_what_is_wanted_of_routers_is_in_the_gradient_and_not_in_the_loss() -> N
         assert next_token_loss(model, MicroBatch(ids[:, :-1], ids[:, 1:])).item() == loss.item()
     assert losses[0] == losses[1]
     assert not torch.allclose(gradients[0], gradients[1])
+
+
+def test_loads_are_counted_over_micro_batches_compiled_or_not() -> None:
+    shape = {**models.load("deepseek_v3").SIZES["0.8m"], "model_type": "deepseek_v3"}
+    model = models.from_config(shape).train()
+    model.init_weights(torch.Generator().manual_seed(0))
+    ids = torch.randint(0, 259, (4, 32), generator=torch.Generator().manual_seed(1))
+    routers = [module for module in model.modules() if isinstance(module, Router)]
+    found = []
+    for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        for half in ids.split(2):
+            run(half)
+        found.append(torch.stack([router.load for router in routers if router.load is not None]))
+        summed: list[Tensor] = []
+        model.after_step(summed.extend)
+        assert len(summed) == len(routers)
+        with torch.no_grad():
+            for router in routers:
+                router.get_parameter("e_score_correction_bias").zero_()
+    assert torch.equal(found[0], found[1])
+    assert (found[0].sum(dim=1) == 2 * ids.numel()).all()

@@ -26,6 +26,8 @@ def read(values: dict[str, Any]) -> models.ModelConfig:
 
 def test_names_are_the_public_files() -> None:
     assert models.names() == [
+        "deepseek_v2",
+        "deepseek_v3",
         "gemma2",
         "gpt2",
         "llama",

@@ -87,8 +87,12 @@ def test_bad_requests_about_pictures(folder: Path, tmp_path: Path, capsys: pytes
 def test_pixels_follow_the_order_of_their_tokens() -> None:
     pictures = [np.full((4, 4, 3), value, np.uint8) for value in (10, 20, 30)]
     texts: list[Any] = [
-        Tokens([1, 9, 5, 6], [False, False, True, True], [pictures[0]]),
-        Tokens([1, 9, 9, 5, 6, 7, 7], [False, False, False, True, True, True, True], pictures[1:]),
+        Tokens([1, 9, 5, 6], [False, False, True, True], [lambda: pictures[0]]),
+        Tokens(
+            [1, 9, 9, 5, 6, 7, 7],
+            [False, False, False, True, True, True, True],
+            [lambda: pictures[1], lambda: pictures[2]],
+        ),
     ]
     for pack in (False, True):
         batch = lay_out(texts, context=16, pack=pack, device=torch.device("cpu"))

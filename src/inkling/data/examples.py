@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inkling.data.captions import row_documents
 from inkling.data.chats import AnyRow, as_question, recognise
-from inkling.data.documents import Skipped, list_sources, read_part, units_of
+from inkling.data.documents import Skipped
 from inkling.data.rows import ROWS_FILES
 from inkling.data.shards import MANIFEST_FILE
 from inkling.errors import DataError
@@ -127,15 +128,13 @@ def _prompt_key(row: AnyRow) -> str:
 
 def _rows(path: Path, found: Examples, skip_bad: bool) -> Iterator[tuple[str, AnyRow]]:
     """The rows of all files, each with its content as text."""
-    for unit in units_of(list_sources([path])):
-        for part in unit:
-            for document in read_part(part):
-                try:
-                    yield _row_of(document)
-                except DataError as error:
-                    if not skip_bad:
-                        raise DataError(f"{error}. Correct it, or leave such rows out with --skip-bad-rows") from None
-                    found.bad.append(str(error))
+    for document in row_documents(path):
+        try:
+            yield _row_of(document)
+        except DataError as error:
+            if not skip_bad:
+                raise DataError(f"{error}. Correct it, or leave such rows out with --skip-bad-rows") from None
+            found.bad.append(str(error))
 
 
 def _row_of(document: Any) -> tuple[str, AnyRow]:

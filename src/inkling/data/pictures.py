@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from inkling.data.captions import read_member
 from inkling.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -33,7 +34,7 @@ def read_picture(source: str, folder: Path | None, size: int) -> np.ndarray:
     Of an animation the first picture is taken; what is transparent becomes white; every colour space becomes RGB.
 
     Args:
-        source: A data URL, or the path of a file.
+        source: A data URL, or the path of a file, or of one in a tar file (`ARCHIVE.tar/MEMBER`).
         folder: Where relative paths begin; None: files are not read.
         size: S.
 
@@ -75,7 +76,7 @@ def _content(source: str, folder: Path | None) -> tuple[bytes, str]:
     path = folder / source
     try:
         if not path.is_file():
-            raise DataError(f"there is no picture {path}")
+            return read_member(path, MAX_BYTES), str(path)
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path} has more than {MAX_BYTES >> 20} MB")
         return path.read_bytes(), str(path)

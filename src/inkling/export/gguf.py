@@ -158,14 +158,15 @@ def _add_keys(writer: Any, stored: StoredModel, spelled: layout.Layout, type_nam
     writer.add_file_type(types.FILE_TYPES[type_name].number)
     if type_name not in ("f32", "f16", "bf16"):
         writer.add_quantization_version(_QUANTIZATION_VERSION)
-    shape = {key: getattr(config, field) for key, field in spelled.keys.items()}
+    shape = {key: getattr(config, field) for key, field in spelled.keys.items()} | dict(spelled.constants)
     stretched = layout.rope_keys(config.to_dict().get("rope_scaling"))
     for key, value in stretched.items():
         add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}[type(value)]
         add(f"{spelled.architecture}.{key}", value)
     for key, value in shape.items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-        add(f"{spelled.architecture}.{key}", value)
+        if value is not None:
+            add = {float: writer.add_float32, bool: writer.add_bool, int: writer.add_uint32}[type(value)]
+            add(f"{spelled.architecture}.{key}", value)
     assert tokenizer.pattern_name is not None
     keys = vocabulary.to_keys(
         vocabulary.content_of(tokenizer.to_json()),

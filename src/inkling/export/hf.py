@@ -16,7 +16,7 @@ from inkling.checkpoint import StoredModel
 from inkling.export._card import model_card
 from inkling.export._chat import CHAT
 from inkling.export._verification import Answers, Questions, Verification, questions, verdict
-from inkling.models import ModelConfig
+from inkling.models import ModelConfig, llava
 from inkling.tensor_files import stream_tensors
 from inkling.tokenizer import Tokenizer
 
@@ -24,12 +24,16 @@ TYPES = ("f32", "f16", "bf16")
 _TORCH_TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _MAX_KL = {"f32": 1e-6, "f16": 1e-3, "bf16": 1e-2}
+_BICUBIC = 3
+"""Pillow's number."""
 _UNKNOWN_TO_OTHERS = {"speedrun", "workbench"}
 
 
 def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
     """Why `transformers` could not open such a model; empty when it can."""
-    return [f"transformers does not compute {config.model_type}"] if config.model_type in _UNKNOWN_TO_OTHERS else []
+    if config.model_type in _UNKNOWN_TO_OTHERS:
+        return [f"transformers does not compute {config.model_type}"]
+    return config.beyond_transformers
 
 
 def default_path(stored: StoredModel, type_name: str) -> Path:
@@ -46,9 +50,40 @@ def write(stored: StoredModel, path: Path, type_name: str) -> None:
         for name in ("generation_config.json", "loss.png"):
             if (stored.folder / name).is_file():
                 shutil.copyfile(stored.folder / name, folder / name)
+        if isinstance(stored.config, llava.Config):
+            for name, content in _processor_files(stored.config, stored.tokenizer).items():
+                files.write_json(folder / name, content)
         tensors = (tensor for _, tensor in stored.tensors(stored.shapes))
         stream_tensors(folder / checkpoint.WEIGHTS_FILE, stored.shapes, _TORCH_TYPES[type_name], tensors)
         files.write_text(folder / "README.md", model_card(stored, path.name))
+
+
+def _processor_files(config: llava.Config, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    """What `transformers.AutoProcessor` makes of pictures: the pixels of `inkling.data.pictures`, and their tokens."""
+    vision = config.vision_config
+    pixels = {
+        "image_processor_type": "SiglipImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": vision.image_size, "width": vision.image_size},
+        "resample": _BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    tokens = {
+        "processor_class": "LlavaProcessor",
+        "image_token": tokenizer.decode([config.image_token_index], skip_special=False),
+        "patch_size": vision.patch_size,
+        "vision_feature_select_strategy": "full",
+        "num_additional_image_tokens": 0,
+    }
+    return {
+        "preprocessor_config.json": {**pixels, "processor_class": "LlavaProcessor"},
+        "processor_config.json": tokens,
+    }
 
 
 def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | None:

@@ -42,6 +42,8 @@ def objections(config: ModelConfig, tokenizer: Tokenizer | None) -> list[str]:
         return ["its convolutions keep a state that has no name among ONNX's inputs"]
     if config.model_type == "llava":
         return ["a graph that takes pictures is not written here: export it to hf"]
+    if not config.cache_shape[2]:
+        return ["a cache of latents, which are keys and values in one, has no form here"]
     return []
 
 

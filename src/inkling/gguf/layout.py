@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Layout:
         interleaved: GGUF names whose rows GGUF orders for rotary pairs (2i, 2i + 1), where we have (i, i + D/2).
         centred: Ends of the GGUF names of norms whose gains are 1 more than the weights that we hold.
         has_experts: Whether this is the spelling of mixtures, where one name may stand for two architectures.
+        constants: Keys below the architecture's name that are the same for every model, and tell two of ours apart.
     """
 
     architecture: str
@@ -35,6 +36,7 @@ class Layout:
     interleaved: frozenset[str] = frozenset()
     centred: tuple[str, ...] = ()
     has_experts: bool = False
+    constants: Mapping[str, int] = field(default_factory=dict)
 
     def gguf_name(self, name: str) -> str:
         """GGUF's name of one of our tensors. Raises ExportError for one that the format has no place for."""
@@ -164,6 +166,22 @@ def _decoder_tensors(
             yield f"model.layers.{{}}.{ours}.bias", f"blk.{{}}.{theirs}.bias"
 
 
+def _latent_tensors() -> Iterator[tuple[str, str]]:
+    """DeepSeek's: the matrix that makes keys and values of latents stays whole, as in llama.cpp's older files."""
+    yield from _decoder_tensors(feed_forward={**_experts("mlp", "gate_proj", "up_proj", "down_proj"), **_DENSE})
+    layer = {
+        **{f"self_attn.{name}": name.replace("q_", "attn_q_") for name in ("q_a_proj", "q_b_proj")},
+        "self_attn.q_a_layernorm": "attn_q_a_norm",
+        "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+        "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+        "self_attn.kv_b_proj": "attn_kv_b",
+        **{f"mlp.shared_experts.{name}_proj": f"ffn_{name}_shexp" for name in ("gate", "up", "down")},
+    }
+    for ours, theirs in layer.items():
+        yield f"model.layers.{{}}.{ours}.weight", f"blk.{{}}.{theirs.removesuffix('_proj')}.weight"
+    yield "model.layers.{}.mlp.gate.e_score_correction_bias", "blk.{}.exp_probs_b.bias"
+
+
 def _gpt2_tensors() -> Iterator[tuple[str, str]]:
     yield "transformer.wte.weight", "token_embd.weight"
     yield "transformer.wpe.weight", "position_embd.weight"
@@ -183,6 +201,24 @@ def _gpt2_tensors() -> Iterator[tuple[str, str]]:
 
 _QK_ROWS = frozenset(f"blk.{{}}.{name}.{kind}" for name in ("attn_q", "attn_k") for kind in ("weight", "bias"))
 _EXPERT_KEYS = {"expert_count": "num_experts", "expert_used_count": "num_experts_per_tok"}
+
+_LATENT = {
+    **{
+        key: field
+        for key, field in _DECODER_SHAPE.items()
+        if key not in ("attention.value_length", "rope.dimension_count")
+    },
+    **_EXPERT_KEYS,
+    "attention.key_length": "qk_head_dim",
+    "attention.value_length": "v_head_dim",
+    "rope.dimension_count": "qk_rope_head_dim",
+    "attention.q_lora_rank": "q_lora_rank",
+    "attention.kv_lora_rank": "kv_lora_rank",
+    "leading_dense_block_count": "first_k_dense_replace",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_count": "n_shared_experts",
+    "expert_weights_scale": "routed_scaling_factor",
+}
 
 LAYOUTS: dict[str, Layout] = {
     "gpt2": Layout(
@@ -239,6 +275,22 @@ LAYOUTS: dict[str, Layout] = {
         optional_keys=_OPTIONAL,
         centred=("norm.weight",),
     ),
+    "deepseek_v2": Layout(
+        "deepseek2",
+        _LATENT,
+        dict(_latent_tensors()),
+        optional_keys=_OPTIONAL | {"attention.q_lora_rank"},
+        has_experts=True,
+        constants={"expert_gating_func": 1},
+    ),
+    "deepseek_v3": Layout(
+        "deepseek2",
+        {**_LATENT, "expert_weights_norm": "norm_topk_prob"},
+        dict(_latent_tensors()),
+        optional_keys=_OPTIONAL | {"attention.q_lora_rank"},
+        has_experts=True,
+        constants={"expert_gating_func": 2},
+    ),
     "qwen2": Layout(
         "qwen2",
         _DECODER_SHAPE,
@@ -250,10 +302,12 @@ LAYOUTS: dict[str, Layout] = {
 """By the model_type of `config.json`. An architecture without a layout cannot leave for GGUF."""
 
 
-def by_architecture(name: str, num_experts: int) -> tuple[str, Layout] | None:
-    """Our name and the layout of GGUF's architecture `name`, with experts or without; None for one we do not have."""
+def by_architecture(name: str, values: Mapping[str, Any]) -> tuple[str, Layout] | None:
+    """Our name and the layout of GGUF's architecture `name` in a file with these keys; None for one we do not have."""
+    has_experts = bool(values.get(f"{name}.expert_count"))
     for ours, layout in LAYOUTS.items():
-        if layout.architecture == name and layout.has_experts == (num_experts > 0):
+        same = all(values.get(f"{name}.{key}", value) == value for key, value in layout.constants.items())
+        if layout.architecture == name and layout.has_experts == has_experts and same:
             return ours, layout
     return None
 
@@ -270,6 +324,11 @@ def objections(values: Mapping[str, Any]) -> list[str]:
             reasons.append("llama.cpp lets the weights of the chosen experts add up to 1 (norm_topk_prob)")
         if values["decoder_sparse_step"] != 1 or values["mlp_only_layers"]:
             reasons.append("llama.cpp has experts in all layers")
+    if kind in ("deepseek_v2", "deepseek_v3"):
+        if (values["q_lora_rank"] is None) != (layers.stop in _LITE_LAYERS):
+            reasons.append("llama.cpp makes queries through q_lora_rank, in all but models of 26 and 27 layers")
+        if values["rope_scaling"] is not None:
+            reasons.append("llama.cpp stretches this architecture in another way")
     if kind == "gemma2":
         if values["query_pre_attn_scalar"] != values["head_dim"]:
             reasons.append("llama.cpp divides scores by the root of the head size (query_pre_attn_scalar)")
@@ -287,6 +346,7 @@ def objections(values: Mapping[str, Any]) -> list[str]:
     return reasons
 
 
+_LITE_LAYERS = (26, 27)
 _LLAMA3_KEYS = {"low_freq_factor", "high_freq_factor"}
 
 

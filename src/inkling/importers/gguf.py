@@ -36,7 +36,7 @@ def read(path: Path, tokenizer: Tokenizer | None) -> ImportedModel:
     num_experts = file.values.get(f"{architecture}.expert_count") or 0
     if not isinstance(num_experts, int) or num_experts > _MAX_EXPERTS:
         raise ModelError(f"{path} says that it has {num_experts!r} experts")
-    found = layout.by_architecture(str(architecture), num_experts)
+    found = layout.by_architecture(str(architecture), file.values)
     if found is None:
         known = ", ".join(sorted({each.architecture for each in layout.LAYOUTS.values()}))
         raise ModelError(f"{path} holds a model of the architecture {architecture!r} (known: {known})")
@@ -84,6 +84,8 @@ def _config(path: Path, file: GGUFFile, model_type: str, spelled: layout.Layout)
     values["vocab_size"] = embedding.shape[0]
     if model_type == "qwen3_moe":
         values["norm_topk_prob"] = True  # what llama.cpp does
+    if "qk_head_dim" in values:
+        values["qk_nope_head_dim"] = values["qk_head_dim"] - values["qk_rope_head_dim"]
     if model_type != "gpt2":
         values["rope_scaling"] = layout.rope_scaling(file.values, prefix)
         values["tie_word_embeddings"] = "output.weight" not in file.tensors

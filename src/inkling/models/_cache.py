@@ -167,6 +167,8 @@ class Int8KVCache(KVCache):
     def _store(self, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
         end = start + keys.shape[2]
         for new, codes, scales in ((keys, self.keys, self.key_scales), (values, self.values, self.value_scales)):
+            if not new.shape[-1]:  # values that are part of the keys
+                continue
             scale = new.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / 127  # (B, K, T, 1)
             codes[layer][:, :, start:end] = (new / scale).round().to(torch.int8)
             scales[layer][:, :, start:end] = scale

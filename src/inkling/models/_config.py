@@ -86,9 +86,19 @@ class ModelConfig(BaseModel):
         return self.num_key_value_heads, self.head_dim, self.head_dim
 
     @property
+    def attention_widths(self) -> tuple[int, int]:
+        """Numbers of a head that a query and a key meet in, and those of a value."""
+        return self.head_dim, self.head_dim
+
+    @property
     def keeps_scores(self) -> bool:
         """Whether the backward pass needs all scores of attention again, which fused kernels do without."""
         return False
+
+    @property
+    def beyond_transformers(self) -> list[str]:
+        """What of this model the `transformers` class of its name does not compute."""
+        return []
 
     @property
     def logit_softcap(self) -> float | None:

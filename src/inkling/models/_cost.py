@@ -54,11 +54,11 @@ def cost(model: LanguageModel) -> Cost:
     tables[id(model.head_weight)] = model.head_weight.numel()
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     # Two operations for each weight a token meets, and twice as many backward. In attention a token meets half a
-    # context on average: 2 C multiplications for each position it sees, one C in the scores and one in the mixture.
+    # context on average: in each head a product as wide as a key for each position it sees, and one as wide as a value.
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 2)
     products = matrices - sum(tables.values()) + model.head_weight.numel() - model.idle_parameters()
-    attention_width = config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    flops = 6 * products + 6 * attention_width * config.max_position_embeddings
+    attention_width = config.num_hidden_layers * config.num_attention_heads * sum(config.attention_widths)
+    flops = 6 * products + 3 * attention_width * config.max_position_embeddings
     tokens = config.max_position_embeddings if config.keeps_scores else _SAMPLE_TOKENS
     return Cost(
         num_parameters=num_parameters,

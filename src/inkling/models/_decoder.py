@@ -83,17 +83,7 @@ class Block(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int, dropout: float) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.self_attn = RotaryAttention(
-            layer,
-            hidden_size=config.hidden_size,
-            num_heads=config.num_attention_heads,
-            num_key_value_heads=config.num_key_value_heads,
-            head_dim=config.head_dim,
-            qkv_bias=config.attention_bias or config.qkv_bias,
-            output_bias=config.attention_bias,
-            qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
-            scoring=config.scoring(layer),
-        )
+        self.self_attn: nn.Module = self.make_attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.add_module(self.feed_forward, self.make_feed_forward(config, layer))
         self.dropout = nn.Dropout(dropout)
@@ -104,6 +94,20 @@ class Block(nn.Module):
         transform = self.get_submodule(self.feed_forward)
         output: Tensor = x + self.dropout(transform(self.post_attention_layernorm(x)))
         return output
+
+    def make_attention(self, config: Any, layer: int) -> nn.Module:
+        """What the first half of the layer asks: called as `RotaryAttention` is."""
+        return RotaryAttention(
+            layer,
+            hidden_size=config.hidden_size,
+            num_heads=config.num_attention_heads,
+            num_key_value_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            qkv_bias=config.attention_bias or config.qkv_bias,
+            output_bias=config.attention_bias,
+            qk_norm_eps=config.rms_norm_eps if config.qk_norm else None,
+            scoring=config.scoring(layer),
+        )
 
     def make_feed_forward(self, config: Any, layer: int) -> nn.Module:
         """The second half of the layer, (B, T, C) -> (B, T, C)."""
@@ -195,7 +199,7 @@ class Decoder(LanguageModel):
         | weight | standard deviation | why |
         | --- | --- | --- |
         | embedding | 0.02 | the usual scale of a matrix that may also be the head |
-        | q, k, v, gate, up | 1/√C | keeps the scale of a normalised input |
+        | q, k, v, gate, up | 1/√inputs | keeps the scale of a normalised input |
         | o, down | 0 | every block starts as the identity (Zhang et al. 2019, arXiv 1901.09321) |
         | head, untied | 0.02 | logits near 0: the first loss is ln V |
         | routers | 0.02 | at first experts are equally likely |
@@ -211,4 +215,4 @@ class Decoder(LanguageModel):
             elif role in ("embed_tokens", "embed_positions", "lm_head", "gate"):
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
-                parameter.normal_(0.0, self.config.hidden_size**-0.5, generator=generator)
+                parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)

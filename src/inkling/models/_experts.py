@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,30 +45,66 @@ class Routing:
 
 
 class Router(nn.Module):
-    """Chooses the experts of each token by a softmax over one score per expert, in fp32 whatever surrounds it.
+    """Chooses the experts of each token by one score per expert, in fp32 whatever surrounds it.
 
     Its matrix is never packed: it is small, and what it decides is yes or no.
 
     Args:
         normalise: Let the weights of the chosen experts add up to 1.
+        scale: Factor of the weights.
+        score: What a score is made of a logit by.
+        is_biased: Add a bias to each score when choosing, and not when weighting: Wang et al. 2024 (arXiv 2408.15664).
+
+    Attributes:
+        load: Tokens of each expert in training since `balance`, (E), where there are biases to move.
     """
 
     keeps_precision = True
 
-    def __init__(self, hidden_size: int, num_experts: int, top_k: int, *, normalise: bool) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        num_experts: int,
+        top_k: int,
+        *,
+        normalise: bool,
+        scale: float = 1.0,
+        score: Literal["softmax", "sigmoid"] = "softmax",
+        is_biased: bool = False,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(num_experts, hidden_size))
         self.top_k = top_k
         self.normalise = normalise
+        self.scale = scale
+        self.score = score
+        self.e_score_correction_bias = (
+            nn.Parameter(torch.zeros(num_experts), requires_grad=False) if is_biased else None
+        )
+        self.load: Tensor | None = None
 
     def route(self, x: Tensor) -> Routing:
         """(N, C) -> which experts, and how much of each."""
         with without_autocast(x):
             logits = F.linear(x.float(), self.weight.float())  # (N, C) -> (N, E)
-        weights, chosen = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
+        scores = logits.sigmoid() if self.score == "sigmoid" else logits.softmax(dim=-1)
+        bias = self.e_score_correction_bias
+        if bias is None:
+            weights, chosen = scores.topk(self.top_k, dim=-1)
+        else:
+            chosen = (scores + bias).topk(self.top_k, dim=-1).indices
+            weights = scores.gather(1, chosen)
         if self.normalise:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        return Routing(logits, chosen, weights)
+        return Routing(logits, chosen, weights if self.scale == 1.0 else weights * self.scale)
+
+    @torch.no_grad()
+    def balance(self, rate: float) -> None:
+        """Move the bias of each expert towards an even load, by `rate`, and count anew."""
+        assert self.e_score_correction_bias is not None
+        assert self.load is not None
+        self.e_score_correction_bias.add_((self.load.mean() - self.load).sign(), alpha=rate)
+        self.load = None
 
 
 class Mixture(nn.Module):
@@ -93,6 +129,9 @@ class Mixture(nn.Module):
         routing = self.gate.route(tokens)
         if self.training and torch.is_grad_enabled():
             self.last = routing
+            if self.gate.e_score_correction_bias is not None:
+                counts = routing.counts().float()
+                self.gate.load = counts if self.gate.load is None else self.gate.load + counts
         many = len(tokens) * routing.chosen.shape[1] > _FEW * len(self.experts)
         if torch.compiler.is_exporting():
             output = self._everyone(tokens, routing)

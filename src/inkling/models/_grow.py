@@ -96,7 +96,11 @@ def with_more_layers(model: LanguageModel, num_layers: int) -> LanguageModel:
     if num_layers <= old:
         raise ModelError(f"it has {old} layers already; more are needed")
     values = model.config.to_dict()
-    if values.get("decoder_sparse_step", 1) != 1 or values.get("mlp_only_layers"):
+    if (
+        values.get("decoder_sparse_step", 1) != 1
+        or values.get("mlp_only_layers")
+        or values.get("first_k_dense_replace")
+    ):
         raise ModelError("layers with and without experts take turns here: new ones would disturb that")
     sources = [layer * old // num_layers for layer in range(num_layers)]
     weights: dict[str, Tensor] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -24,6 +25,14 @@ class MixtureConfig(DecoderConfig):
     """Weight of the load-balancing loss in training."""
     router_z_loss_coef: float = Field(0.0, ge=0)
     """Weight of the loss that keeps the routers' logits small."""
+    router_bias_rate: float = Field(0.0, ge=0)
+    """How far a router's biases move in a step to keep experts even; 0: it has none."""
+
+    @property
+    def beyond_transformers(self) -> list[str]:
+        """Biases of routers."""
+        kind = self.model_type
+        return [f"routers of {kind} have no biases there (router_bias_rate)"] if self.router_bias_rate else []
 
     def is_mixture(self, layer: int) -> bool:
         """Whether a layer has experts."""
@@ -64,6 +73,14 @@ class MixtureDecoder(Decoder):
             small = torch.stack([router_z_loss(routing) for routing in routings]).mean()
             total = total + self.config.router_z_loss_coef * small
         return total
+
+    def after_step(self, sum_: Callable[[Sequence[Tensor]], None]) -> None:
+        """Move the routers' biases by the loads of the step, where routers learn and have biases."""
+        routers = [mixture.gate for mixture in self.mixtures if mixture.gate.weight.requires_grad]
+        loads = {router: router.load for router in routers if router.load is not None}
+        sum_(list(loads.values()))
+        for router in loads:
+            router.balance(self.config.router_bias_rate)
 
     @torch.no_grad()
     def measurements(self) -> dict[str, float]:

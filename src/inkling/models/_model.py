@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +72,13 @@ class LanguageModel(nn.Module, ABC):
     def auxiliary_loss(self) -> Tensor | None:
         """What training adds to the mean loss of the last forward pass, a scalar, for the sake of something else."""
         return None
+
+    def after_step(self, sum_: Callable[[Sequence[Tensor]], None]) -> None:
+        """Change what no gradient changes, once per step of training.
+
+        Args:
+            sum_: Replaces tensors by their sums over all processes that train together.
+        """
 
     def measurements(self) -> dict[str, float]:
         """What is worth logging of the last forward pass in training."""

@@ -7,7 +7,7 @@ Shapes: B batch, T time, C hidden, P pictures, S pixels of a side, N patches of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -112,6 +112,11 @@ class Config(ModelConfig):
         return self.text.cache_shape
 
     @property
+    def attention_widths(self) -> tuple[int, int]:
+        """Those of the decoder."""
+        return self.text.attention_widths
+
+    @property
     def keeps_scores(self) -> bool:
         """As the decoder does."""
         return self.text.keeps_scores
@@ -209,6 +214,10 @@ class Model(SeeingModel):
             places = (input_ids == self.image_token)[..., None].expand_as(x)
             x = x.masked_scatter(places, seen.to(x.dtype))
         return self.language_model.read(x, segment_ids=segment_ids, cache=cache)
+
+    def after_step(self, sum_: Callable[[Sequence[Tensor]], None]) -> None:
+        """As the decoder does."""
+        self.language_model.after_step(sum_)
 
     @torch.no_grad()
     def init_weights(self, generator: Generator | None = None) -> None:

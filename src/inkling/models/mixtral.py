@@ -58,7 +58,13 @@ class MixtralBlock(Block):
 
     def make_feed_forward(self, config: Config, layer: int) -> nn.Module:
         """The mixture."""
-        gate = Router(config.hidden_size, config.num_experts, config.num_experts_per_tok, normalise=True)
+        gate = Router(
+            config.hidden_size,
+            config.num_experts,
+            config.num_experts_per_tok,
+            normalise=True,
+            is_biased=config.router_bias_rate > 0,
+        )
         return Mixture(gate, [Expert(config.hidden_size, config.intermediate_size) for _ in range(config.num_experts)])
 
 

@@ -65,7 +65,11 @@ class Qwen3MoeBlock(Block):
         if not config.is_mixture(layer):
             return SwiGLU(config.hidden_size, config.intermediate_size)
         gate = Router(
-            config.hidden_size, config.num_experts, config.num_experts_per_tok, normalise=config.norm_topk_prob
+            config.hidden_size,
+            config.num_experts,
+            config.num_experts_per_tok,
+            normalise=config.norm_topk_prob,
+            is_biased=config.router_bias_rate > 0,
         )
         width = config.moe_intermediate_size
         return Mixture(gate, [SwiGLU(config.hidden_size, width) for _ in range(config.num_experts)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -18,6 +19,8 @@ from inkling.tokenizer.chat import chat_ids, dialogue
 from inkling.train.sequences import Tokens
 
 Format = Literal["chat", "plain"]
+KEPT_BYTES = 512 << 20
+"""Of pixels that are held in memory while training."""
 T = TypeVar("T")
 
 
@@ -36,6 +39,12 @@ class Eyes:
     count: int
     size: int
     folder: Path | None
+
+    @cached_property
+    def read(self) -> Callable[[str], np.ndarray]:
+        """Reads a picture, and keeps it while there is room: others are read again when they are needed."""
+        kept = lru_cache(max(1, KEPT_BYTES // (3 * self.size**2)))
+        return kept(lambda source: read_picture(source, self.folder, self.size))
 
     @classmethod
     def of(cls, model: LanguageModel, folder: Path | None) -> Eyes | None:
@@ -113,7 +122,7 @@ class Encoder:
                 else f"{row.place}: pictures are for conversations: leave out --form plain"
             )
         try:
-            return [read_picture(source, self.eyes.folder, self.eyes.size) for source in sources]
+            return [self.eyes.read(source) for source in sources]
         except DataError as error:
             raise DataError(f"{row.place}: {error}") from None
 
@@ -147,10 +156,12 @@ class Encoder:
             ids, is_learnt = ids[: self.context + 1], is_learnt[: self.context + 1]
         if not any(is_learnt):
             raise DataError(f"{row.place}: the first {self.context} tokens hold no answer to learn")
-        pictures = self.pictures(row, messages)
-        if self.eyes is not None and list(ids).count(self.eyes.token) != len(pictures) * self.eyes.count:
+        num_pictures = len(self.pictures(row, messages))  # which says whether they can be read
+        if self.eyes is None:
+            return Tokens(ids, is_learnt)
+        if list(ids).count(self.eyes.token) != num_pictures * self.eyes.count:
             raise DataError(f"{row.place}: its pictures do not fit into the model's {self.context} tokens")
-        return Tokens(ids, is_learnt, pictures)
+        return Tokens(ids, is_learnt, [partial(self.eyes.read, source) for source in _sources(messages)])
 
 
 def _sources(messages: Sequence[Message]) -> list[str]:

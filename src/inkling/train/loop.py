@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inkling.config import Field, Section
+from inkling.models import LanguageModel
 from inkling.optim._ema import WeightAverage
 from inkling.optim._schedule import Plateau, ScheduleSettings, multiplier
 from inkling.train.guard import Guard, GuardSettings
@@ -260,6 +261,8 @@ class Trainer:
                 self.average.update(self.model)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if isinstance(self.model, LanguageModel):
+            self.model.after_step(self.world.sum_)
         if skipped is None:
             state.average(loss)
         state.step += 1

@@ -39,12 +39,12 @@ class Tokens:
     Attributes:
         ids: The end-of-text token at the front included.
         is_learnt: Of each token; never of the first, which nothing predicts.
-        pictures: Bytes, (S, S, 3) each, in the order of their image tokens.
+        pictures: Give bytes, (S, S, 3) each, when called; in the order of their image tokens.
     """
 
     ids: Sequence[int]
     is_learnt: Sequence[bool]
-    pictures: Sequence[np.ndarray] = ()
+    pictures: Sequence[Callable[[], np.ndarray]] = ()
 
     @property
     def num_learnt(self) -> int:
@@ -98,7 +98,7 @@ def lay_out(sequences: Sequence[Tokens], *, context: int, pack: bool, device: to
             start = stop
     places = np.flatnonzero(owners.ravel() >= 0)
     owned = owners.ravel()[places]
-    pictures = [picture for row in rows for number in row for picture in sequences[number].pictures]
+    pictures = [read() for row in rows for number in row for read in sequences[number].pictures]
     order = np.argsort(owned, kind="stable")  # sequence by sequence, in the order they were given
     return Sequences(
         torch.from_numpy(input_ids).to(device),

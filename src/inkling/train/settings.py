@@ -41,11 +41,25 @@ class ModelSettings(Section):
     sliding_window: int | None = Field(None, ge=2)
     """Tokens that a token sees, in layers with a window (mistral, gemma2, mixtral)."""
     num_experts: int | None = Field(None, ge=2)
-    """Experts of a layer (mixtral, qwen3_moe)."""
+    """Experts of a layer (mixtral, qwen3_moe, deepseek_v2, deepseek_v3)."""
     num_experts_per_tok: int | None = Field(None, ge=1)
     """Experts that a token goes through."""
     moe_intermediate_size: int | None = Field(None, ge=8)
-    """Width of an expert (qwen3_moe; that of mixtral's is intermediate_size)."""
+    """Width of an expert (that of mixtral's is intermediate_size)."""
+    n_shared_experts: int | None = Field(None, ge=1)
+    """Experts that all tokens go through (deepseek_v2 and deepseek_v3, as the next six)."""
+    first_k_dense_replace: int | None = Field(None, ge=0)
+    """Layers at the front that have no experts."""
+    kv_lora_rank: int | None = Field(None, ge=1)
+    """Width of the latent that a cache keeps of a token."""
+    q_lora_rank: int | None = Field(None, ge=1)
+    """Width through which queries are made."""
+    qk_nope_head_dim: int | None = Field(None, ge=1)
+    """Numbers of a key that do not tell its place."""
+    qk_rope_head_dim: int | None = Field(None, ge=2)
+    """Those that do."""
+    v_head_dim: int | None = Field(None, ge=1)
+    """Numbers of a value."""
     positions: Literal["rope", "alibi", "sinusoidal", "learned", "none"] | None = None
     """How a token's place is told (workbench, as the next three)."""
     norm: Literal["rmsnorm", "layernorm"] | None = None
@@ -58,6 +72,8 @@ class ModelSettings(Section):
     """Weight of the loss that spreads tokens over the experts."""
     router_z_loss_coef: float | None = Field(None, ge=0)
     """Weight of the loss that keeps the routers' logits small."""
+    router_bias_rate: float | None = Field(None, ge=0)
+    """How far a router's biases move in a step to keep experts even, without a loss."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Share of activations dropped in training. Default: 0 below four passes over the text, 0.1 from there."""
 

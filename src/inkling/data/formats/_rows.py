@@ -61,6 +61,10 @@ def _conversation(row: dict[str, Any]) -> str | None:
         if isinstance(row.get(prompt), (str, list)) and isinstance(row.get(answer), (str, list)):
             more = _said(row.get("input", ""))
             return "\n\n".join(part for part in (_said(row[prompt]), more, _said(row[answer])) if part)
+    if isinstance(row.get("image"), str):
+        captions = [row[name] for name in ("caption", "text") if isinstance(row.get(name), str)]
+        if captions:
+            return str(captions[0])
     if any(isinstance(row.get(name), str) for name in TEXT_FIELDS):
         return None
     for name in ("prompt", "question"):
