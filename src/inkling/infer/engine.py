@@ -25,10 +25,9 @@ from inkling.models import LanguageModel, SeeingModel
 from inkling.quantize import keep_packed
 from inkling.tokenizer import Tokenizer
 
-_LEAST_ROWS = 4
-"""From so many rows of a step on, a row's bits do not depend on their number."""
 _ROWS = 16
-"""Rows are filled up with padding to a multiple of this: fewer shapes, for each of which kernels are made and kept."""
+"""Rows of a step are filled up with padding to a multiple of this: from so many on, a row's bits do not depend on their
+number (on some processors from 4 on), and fewer shapes mean fewer kernels that are made and kept."""
 
 
 _PASSED = -1
@@ -391,4 +390,4 @@ def _rows_of_adapters(pieces: Sequence[tuple[Completing, Piece]], device: torch.
 
 def _padding(num_rows: int) -> int:
     """Rows to add."""
-    return _LEAST_ROWS - num_rows if num_rows <= _LEAST_ROWS else -num_rows % _ROWS
+    return -num_rows % _ROWS
