@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from inkling.train.kept import cache_folder
 from inkling.train.probe import Choices
-from inkling.train.probe_cache import ProbeCache, cache_folder
+from inkling.train.probe_cache import ProbeCache
 
 
 def test_a_timing_is_found_for_the_same_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

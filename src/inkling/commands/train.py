@@ -15,7 +15,7 @@ from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import difficulty_of, evaluator, exports_line, tasks_in_training, write_sample
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
-from inkling.train import world
+from inkling.train import pilot, world
 from inkling.train.find_lr import plot, range_test
 from inkling.train.launch import PretrainingRun
 from inkling.train.probe import threads
@@ -30,6 +30,8 @@ def run(settings: Settings) -> int:
     if settings.find_lr:
         find_lr(settings)
         return 0
+    if settings.pilot and (settings.devices > 1 or world.is_launched()):
+        raise ConfigError("pilots are trained by one process: leave out --pilot here, and run inkling plan before")
     if settings.devices > 1 and not world.is_launched():
         return _run_in_processes(settings)
     here = world.join(settings.machine.device)
@@ -73,7 +75,7 @@ def find_lr(settings: Settings) -> None:
     print(f"Suggested:  --schedule.peak {test.suggestion:.2g}")
 
 
-def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
+def planned_run(settings: Settings, progress: LiveProgress, pilots: pilot.Budget = pilot.NOTHING) -> PretrainingRun:
     """The run, all its choices made and nothing of it on disk. Raises ConfigError where that would be another run."""
     if settings.data is None:
         raise ConfigError("give a data folder: only a new run can be planned")
@@ -91,6 +93,7 @@ def planned_run(settings: Settings, progress: LiveProgress) -> PretrainingRun:
         report=progress,
         difficulty=difficulty_of,
         describe=exports_line,
+        pilots=pilots,
     )
 
 
@@ -115,6 +118,7 @@ def start_or_resume(
         report=progress,
         difficulty=difficulty_of,
         describe=exports_line,
+        pilots=pilot.Budget(settings.pilot) if settings.pilot else pilot.NOTHING,
         world=here,
     )
     return path, work.train()

@@ -13,13 +13,12 @@ import torch
 from inkling import models
 from inkling.data.loader import PackedWindows
 from inkling.data.shards import Dataset
-from inkling.data.stages import StagedWindows
 from inkling.models import LanguageModel
-from inkling.train import choose, growth, scaling
+from inkling.train import growth, scaling
 from inkling.train.loop import EVALUATIONS_PER_RUN, Limits, StepReport, Trainer
 from inkling.train.memory import Memory, memory_of
-from inkling.train.pretrain import pretraining_task
 from inkling.train.settings import TrainSettings
+from inkling.train.trial import trial
 from inkling.train.world import ALONE, World
 
 _TIMED_SECONDS, _MIN_STEPS, _MAX_STEPS = 3.0, 4, 12
@@ -41,6 +40,7 @@ class Forecast:
         bits_per_byte: Expected on validation text, or None where the text is too different from what the law knows.
         by_law: The same, without what earlier runs on the text told.
         error: The standard error of `bits_per_byte`, relative.
+        pilots: What shorter runs like this one reached, by their steps.
     """
 
     steps: int
@@ -54,6 +54,7 @@ class Forecast:
     bits_per_byte: float | None
     by_law: float | None
     error: float
+    pilots: dict[int, float]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -79,6 +80,7 @@ def forecast(
     evaluation_seconds: Callable[[LanguageModel], float],
     ngram: float | None,
     ratios: Sequence[float] = (),
+    pilots_fn: Callable[[int, float], dict[int, float]] = lambda steps, step_s: {},
     world: World = ALONE,
 ) -> Forecast:
     """Time some steps on a model that is thrown away, and count the rest.
@@ -87,6 +89,7 @@ def forecast(
         choices: Complete: what `choose.choose` and `choose.time_choices` returned.
         evaluation_seconds: Time of one evaluation with its sample, measured on the model given.
         ratios: What earlier runs on the same text reached, divided by what the law alone said.
+        pilots_fn: (steps of the run, seconds of a step) → bits per byte of shorter runs like it, by their steps.
         world: Of several processes, this one's share of a step is timed.
         ngram: Bits per byte of a byte n-gram model on the validation text, or None where nobody counted it.
     """
@@ -98,11 +101,13 @@ def forecast(
         precision=choices["precision"],
         recompute=settings.machine.recompute,
     )
-    model = choose.build_model(settings, choices, device)
-    step_s, optimizer_s = _time_steps(settings, choices, model, windows, device, world)
+    trainer = trial(settings, choices, windows, device, Limits(_MAX_STEPS), world=world)
+    assert isinstance(trainer.model, LanguageModel)
+    step_s, optimizer_s = _time_steps(trainer)
     share = growth.mean_share(settings.growth)
     step_s = optimizer_s + share * (step_s - optimizer_s)
-    evaluation_s = evaluation_seconds(model)
+    evaluation_s = evaluation_seconds(trainer.model)
+    del trainer  # the pilots build others
     if settings.average.decay:
         evaluation_s *= 2
     evaluations_s = (EVALUATIONS_PER_RUN + 1) * evaluation_s
@@ -114,6 +119,7 @@ def forecast(
     if steps is None:
         assert settings.time is not None
         steps = max(1, int((settings.time - evaluations_s) / step_s))
+    pilots = pilots_fn(steps, step_s) if ngram is not None else {}
     expected = (
         scaling.expected(
             block_parameters=choices["num_parameters"] - config.vocab_size * config.hidden_size,
@@ -122,6 +128,7 @@ def forecast(
             bytes_per_token=dataset.train.num_bytes / dataset.train.num_tokens,
             ngram=ngram,
             ratios=ratios,
+            pilots={length * tokens_per_step: bits for length, bits in pilots.items()},
         )
         if ngram is not None
         else None
@@ -139,20 +146,13 @@ def forecast(
         bits_per_byte=None if expected is None else expected.bits_per_byte,
         by_law=None if expected is None else expected.by_law,
         error=0.0 if expected is None else expected.error,
+        pilots=pilots,
     )
 
 
-def _time_steps(
-    settings: TrainSettings,
-    choices: dict[str, Any],
-    model: LanguageModel,
-    windows: PackedWindows,
-    device: torch.device,
-    world: World,
-) -> tuple[float, float]:
+def _time_steps(trainer: Trainer) -> tuple[float, float]:
     """Median seconds of a step, and of the optimizer's part in it, over a few real steps."""
-    optimizer = choose.build_optimizer(settings, choices, model)
-    started = 0.0
+    device, started = trainer.device, 0.0
     optimizer_s: list[float] = []
     reported: list[StepReport] = []
 
@@ -165,27 +165,8 @@ def _time_steps(
         _synchronise(device)
         optimizer_s.append(time.perf_counter() - started)
 
-    optimizer.register_step_pre_hook(begin)
-    optimizer.register_step_post_hook(end)
-    task = pretraining_task(
-        StagedWindows(windows),
-        micro_batch=choices["micro_batch"],
-        seed=settings.seed,
-        device=device,
-        world=world,
-        compile_loss=choices["compile"],
-    )
-    loop = settings.loop.model_copy(update={"eval_every": 1 << 40, "patience": 0})
-    trainer = Trainer(
-        model,
-        optimizer,
-        task,
-        Limits(_MAX_STEPS),
-        loop,
-        settings.schedule,
-        settings.guard.model_copy(update={"skips_before_rollback": 1 << 30}),
-        precision=choices["precision"],
-    )
+    trainer.optimizer.register_step_pre_hook(begin)
+    trainer.optimizer.register_step_post_hook(end)
     deadline = time.monotonic() + _TIMED_SECONDS
     trainer.run(
         on_step=reported.append,
@@ -193,8 +174,8 @@ def _time_steps(
         on_pause=lambda: None,
         stop_requested=lambda: len(reported) >= _MIN_STEPS and time.monotonic() > deadline,
     )
-    model.zero_grad(set_to_none=True)
-    seconds = [task.tokens_per_step / report.tokens_per_s for report in reported]
+    trainer.model.zero_grad(set_to_none=True)
+    seconds = [trainer.task.tokens_per_step / report.tokens_per_s for report in reported]
     return median(seconds[1:]), median(optimizer_s[1:] or [0.0])
 
 

@@ -17,7 +17,7 @@ from inkling.data.stages import Stage, StagedWindows
 from inkling.errors import CheckpointError
 from inkling.tensor_files import read_tensors
 from inkling.tokenizer import Tokenizer
-from inkling.train import choose, forecast, growth
+from inkling.train import choose, forecast, growth, pilot
 from inkling.train.log import SilentLog, plot_losses
 from inkling.train.loop import StepReport, Task, Trainer
 from inkling.train.precision import PrecisionName, autocast
@@ -52,6 +52,7 @@ class PretrainingRun(Run):
         task_fn: Scores the model in tasks, which stand beside its other scores; None: in none.
         report: Shows progress.
         describe: Says, before the run, where such a model can be exported to.
+        pilots: How much may be spent on pilots; those that were kept cost nothing.
         difficulty: Bits per byte of a byte n-gram model on the validation text, from which a loss can be expected.
         world: The processes that train together.
     """
@@ -68,6 +69,7 @@ class PretrainingRun(Run):
         task_fn: TaskFn | None = None,
         difficulty: DifficultyFn | None = None,
         describe: DescribeFn | None = None,
+        pilots: pilot.Budget = pilot.NOTHING,
         world: World = ALONE,
     ) -> None:
         assert settings.data is not None
@@ -75,6 +77,7 @@ class PretrainingRun(Run):
         self.settings = settings
         self.sample_fn = sample_fn
         self.task_fn = task_fn
+        self._pilot_budget = pilots
         self._batches_of_sources: dict[str, list[Batch]] = {}
         self._steps_left_out = 0
         self.dataset = Dataset.open(settings.data)
@@ -131,6 +134,7 @@ class PretrainingRun(Run):
                 evaluation_seconds=lambda model: self._evaluation_seconds(model, timed["precision"]),
                 ngram=self.choices["ngram"],
                 ratios=self._earlier_ratios(),
+                pilots_fn=lambda steps, step_s: self._pilots({**self.choices, **timed}, steps, step_s),
                 world=self.world,
             )
         say(f"  {len(self.choices['reasons']) + 2}. {expected.sentence()}")
@@ -142,6 +146,27 @@ class PretrainingRun(Run):
             world_size=self.world.size,
         )
         return {**timed, "forecast": expected.as_dict(), "stages": stages}
+
+    def _pilots(self, choices: dict[str, Any], steps: int, step_s: float) -> dict[int, float]:
+        """Losses of shorter runs like this one: those kept, and those that the budget allows."""
+        assert self.settings.data is not None
+        batches = self._validation_batches(pilot.EVAL_TOKENS, 1)
+
+        def score(model: models.LanguageModel) -> float:
+            with autocast(self.device, choices["precision"]):
+                return self.evaluate_fn(model, batches)["val_bits_per_byte"]
+
+        return pilot.train_pilots(
+            self.settings,
+            choices,
+            self.windows,
+            self.device,
+            steps=steps,
+            lengths=pilot.lengths(steps, step_s, self._pilot_budget),
+            kept=pilot.KeptPilots(self.settings, choices, manifest_sha256(self.settings.data)),
+            score_fn=score,
+            on_step=lambda done, total: self.report("pilot", done, total),
+        )
 
     def _earlier_ratios(self) -> list[float]:
         """What finished runs beside this one, on the same data and architecture, reached for what the law had said."""

@@ -169,6 +169,10 @@ class TrainSettings(CommandSettings):
     batch is the same. torchrun works too."""
     memory: Bytes | None = None
     """Memory that training may take, such as 8GB; the size is chosen to fit. Default: what is free."""
+    pilot: float | None = Field(None, ge=0, le=0.75)
+    """Share of the run's steps to spend on pilots before it: short runs with the same settings, from whose losses that
+    of the run is extrapolated. They are kept for the next time. Default of `inkling plan`: 0.15, but at least a minute
+    and at most five; of `inkling train`: 0, those that a plan has kept are used."""
     seed: int = Field(1, ge=0)
     """Seed of weights, data order and dropout."""
     resume: bool | None = None
