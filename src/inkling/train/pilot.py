@@ -142,9 +142,7 @@ def train_pilot(
     """
     short = shortened(settings, steps / of_steps)
     every = max(1, steps // EVALUATIONS_PER_RUN) if settings.schedule.name == "plateau" else 1 << 40
-    stages = growth.stages_of(
-        settings.growth, context=settings.context, batch_size=choices["batch_size"], steps=steps
-    )
+    stages = growth.stages_of(settings.growth, context=settings.context, batch_size=choices["batch_size"], steps=steps)
     trainer = trial(
         short, choices, windows, device, Limits(steps), stages=[Stage(**stage) for stage in stages], eval_every=every
     )
