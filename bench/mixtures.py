@@ -107,7 +107,9 @@ def loss(data: Path, out: Path, given: argparse.Namespace) -> None:
             record = json.loads((run / "run.json").read_text())
             found = record["results"]["validation"]
             parameters = record["num_parameters"]
-            print(json.dumps({"arch": arch, "seed": seed, "parameters": parameters, **found}), flush=True)
+            tokens = record["choices"]["steps"] * record["choices"]["batch_size"] * CONTEXT
+            line = {"arch": arch, "seed": seed, "parameters": parameters, "tokens": tokens, **found}
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
