@@ -1,6 +1,6 @@
 """What 8 and 4 bits cost and give: quality on a trained run, speed on a 124 M model with random weights.
 
-    python bench/quantize.py RUN [--calibration TEXT] [--qat RUN] [--repeats 5] [--threads 1]
+    python bench/quantize.py [RUN] [--calibration TEXT] [--qat RUN] [--repeats 5] [--threads 1]
 
 RUN is quantized in every way, and scored on its own validation text. The speed is of one stream, all forms in turn.
 Prints one JSON line.
@@ -96,16 +96,17 @@ def speeds(architecture: str, repeats: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="without one: the speed alone")
     parser.add_argument("--calibration")
     parser.add_argument("--qat", type=Path, help="the same run after some training with --qat int4")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speed", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     found: dict[str, Any] = {"quality": {}, "speed": {}}
     with tempfile.TemporaryDirectory() as name:
-        for number, (way, options) in enumerate(WAYS.items()):
+        for number, (way, options) in enumerate(WAYS.items()) if arguments.run else ():
             found["quality"][way] = quality(arguments.run, options, Path(name), number, arguments.calibration)
             print(way, found["quality"][way], file=sys.stderr)
         if arguments.qat:
@@ -114,7 +115,7 @@ def main() -> None:
                 label = f"int4 after QAT, {way}"
                 found["quality"][label] = quality(arguments.qat, options, Path(name), number, arguments.calibration)
                 print(label, found["quality"][label], file=sys.stderr)
-    for architecture in ("qwen3", "gpt2"):
+    for architecture in ("qwen3", "gpt2") if arguments.speed else ():
         found["speed"][architecture] = speeds(architecture, arguments.repeats)
         print(architecture, found["speed"][architecture], file=sys.stderr)
     print(
