@@ -1,9 +1,7 @@
-"""llama.cpp as a judge, in a process of its own: a file that it does not like may end the process.
+"""llama.cpp as a judge: run as a script with a JOB.json, which says what to ask; see `_elsewhere`.
 
-    python -m inkling.export._llama_cpp JOB.json
-
-JOB.json says what to ask; the answers are written beside it: answers.json, and log_probabilities.npy. Floats are kept
-in fp32 wherever llama.cpp lets them be, so that a difference is one of the file and not of the runtime's short cuts.
+Floats are kept in fp32 wherever llama.cpp lets them be, so that a difference is one of the file and not of the
+runtime's short cuts.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-ANSWERS, LOG_PROBABILITIES = "answers.json", "log_probabilities.npy"
 _TIMEOUT_S = 120
 
 
@@ -62,14 +59,15 @@ def main(job_path: Path) -> None:
         reply = json.loads(reply) if isinstance(reply, str | bytes) else reply
         for entry in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
             table[row, entry["id"]] = entry["logprob"]
-    np.save(job_path.with_name(LOG_PROBABILITIES), table)
-    job_path.with_name(ANSWERS).write_text(json.dumps(answers), encoding="utf-8")
+    np.save(job_path.with_name("log_probabilities.npy"), table)
+    job_path.with_name("answers.json").write_text(json.dumps(answers), encoding="utf-8")
 
 
 def _parameters(xllamacpp: Any, job: dict[str, Any]) -> Any:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = job["model"]
     parameters.n_ctx = job["context"]
+    parameters.n_batch = parameters.n_ubatch = 64  # its working memory is for so many tokens at once
     parameters.warmup, parameters.verbosity, parameters.ui = False, 1, False
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = job["num_threads"]
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED

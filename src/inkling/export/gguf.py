@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain
@@ -23,6 +20,7 @@ from inkling.checkpoint import StoredModel
 from inkling.errors import ExportError, MissingExtraError
 from inkling.export import _llama_cpp
 from inkling.export._chat import CHAT
+from inkling.export._elsewhere import ask
 from inkling.export._verification import Answers, Verification, questions, verdict
 from inkling.gguf import layout, types, vocabulary
 from inkling.models import ModelConfig
@@ -32,7 +30,6 @@ TYPES = ("f16", *(name for name in types.FILE_TYPES if name != "f16"))
 _QUANTIZATION_VERSION = 2
 _PORTION = 1 << 21
 """Weights that are packed and written at once."""
-_TIMEOUT_S = 600
 _MAX_KL = {"f32": 1e-5, "f16": 1e-3, "bf16": 1e-2}
 """Beyond which a file is wrong, and not merely rounded."""
 _MAX_FINITE_KL = sys.float_info.max
@@ -198,33 +195,16 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
     if importlib.util.find_spec("xllamacpp") is None:
         return None
     asked = questions(stored)
-    with tempfile.TemporaryDirectory() as folder:
-        job = {
-            "model": str(path.resolve()),
-            "context": len(asked.prompt_ids) + asked.num_greedy + 8,
-            "num_threads": max(1, (os.cpu_count() or 2) // 2),
-            "vocab_size": stored.config.vocab_size,
-            "whole_token": stored.tokenizer.eot_id,
-            "chat": CHAT if stored.tokenizer.chat_template else None,
-            **asdict(asked),
-        }
-        found, table = _ask(Path(folder), job)
+    job = {
+        "model": str(path.resolve()),
+        "context": len(asked.prompt_ids) + asked.num_greedy + 8,
+        "num_threads": max(1, (os.cpu_count() or 2) // 2),
+        "vocab_size": stored.config.vocab_size,
+        "whole_token": stored.tokenizer.eot_id,
+        "chat": CHAT if stored.tokenizer.chat_template else None,
+        **asdict(asked),
+    }
+    found, table = ask(_llama_cpp.__file__, job, "llama.cpp")
     runtime = f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
     answers = Answers(runtime, [table], found.get("greedy", []), found["plain"], found["special"], found.get("chat"))
     return verdict(stored, asked, answers, max_kl=_MAX_KL.get(type_name, _MAX_FINITE_KL), exact=type_name == "f32")
-
-
-def _ask(folder: Path, job: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
-    path = folder / "job.json"
-    path.write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, "-m", _llama_cpp.__name__, str(path)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"llama.cpp took longer than {_TIMEOUT_S // 60} minutes; use --no-verify") from None
-    if done.returncode or not (folder / _llama_cpp.ANSWERS).exists():
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        told = next((line for line in lines if "error" in line.lower()), lines[-1])
-        raise ExportError(f"llama.cpp does not accept the file: {told.strip()[:300]}")
-    answers = json.loads((folder / _llama_cpp.ANSWERS).read_text(encoding="utf-8"))
-    return answers, np.load(folder / _llama_cpp.LOG_PROBABILITIES)

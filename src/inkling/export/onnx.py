@@ -13,18 +13,19 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inkling import checkpoint, files
 from inkling.checkpoint import StoredModel
-from inkling.errors import ExportError, MissingExtraError
-from inkling.export._verification import Answers, Questions, Verification, questions, verdict
+from inkling.errors import MissingExtraError
+from inkling.export import _onnxruntime
+from inkling.export._elsewhere import ask
+from inkling.export._verification import Answers, Verification, questions, verdict
 from inkling.models import PLAIN, KVCache, LanguageModel, ModelConfig, Scoring, attend
 from inkling.tokenizer import Tokenizer
 
@@ -187,68 +188,13 @@ def verify(stored: StoredModel, path: Path, type_name: str) -> Verification | No
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     asked = questions(stored)
-    answers = _ask_onnxruntime(path / MODEL_FILE, asked, stored)
-    return verdict(stored, asked, answers, max_kl=_MAX_KL, exact=True)
-
-
-def _ask_onnxruntime(path: Path, asked: Questions, stored: StoredModel) -> Answers:
-    runner = _Runner(path, stored.config)
-    logits, _ = runner(asked.prompt_ids, runner.empty())
-    places = np.array(asked.prefix_lengths) - 1
-    tables = [_log_softmax(rows[places]) for rows in (logits, _stepwise(runner, asked))]
+    heads, *widths = stored.config.cache_shape
+    job = {
+        "model": str(path.resolve() / MODEL_FILE),
+        "past_shapes": [(1, heads, 0, width) for _ in range(stored.config.num_hidden_layers) for width in widths],
+        "end_id": stored.tokenizer.eot_id,
+        **asdict(asked),
+    }
     runtime = f"onnxruntime {importlib.metadata.version('onnxruntime')}"
-    return Answers(runtime, tables, _greedy(runner, asked, stored.tokenizer.eot_id))
-
-
-class _Runner:
-    """The graph, one sequence at a time."""
-
-    def __init__(self, path: Path, config: ModelConfig) -> None:
-        import onnxruntime
-
-        try:
-            options = onnxruntime.SessionOptions()
-            options.add_session_config_entry("session.disable_prepacking", "1")  # which holds all weights twice
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library raises its own kinds, all below Exception
-            raise ExportError(f"onnxruntime does not accept {path}: {' '.join(str(error).split())[:200]}") from None
-        self._names = [entry.name for entry in self._session.get_inputs()][2:]
-        heads, *widths = config.cache_shape
-        self._shapes = [(1, heads, 0, width) for _ in range(config.num_hidden_layers) for width in widths]
-
-    def empty(self) -> list[np.ndarray]:
-        """Before the first token."""
-        return [np.zeros(shape, np.float32) for shape in self._shapes]
-
-    def __call__(self, ids: list[int], past: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Logits after each of `ids`, (T, V), and keys and values of all tokens so far."""
-        mask = np.ones((1, past[0].shape[2] + len(ids)), np.int64)
-        inputs = {"input_ids": np.array([ids], np.int64), "attention_mask": mask}
-        logits, *present = self._session.run(None, {**inputs, **dict(zip(self._names, past, strict=True))})
-        return logits[0], present
-
-
-def _stepwise(runner: _Runner, asked: Questions) -> np.ndarray:
-    """Logits of the prompt, token by token: (T, V)."""
-    past, rows = runner.empty(), []
-    for token in asked.prompt_ids:
-        logits, past = runner([token], past)
-        rows.append(logits[-1])
-    return np.stack(rows)
-
-
-def _greedy(runner: _Runner, asked: Questions, end_id: int) -> list[int]:
-    found: list[int] = []
-    new, past = asked.prompt_ids, runner.empty()
-    while len(found) < asked.num_greedy:
-        logits, past = runner(new, past)
-        new = [int(logits[-1].argmax())]
-        if new[0] == end_id:
-            break
-        found += new
-    return found
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    table: np.ndarray = torch.from_numpy(logits).double().log_softmax(-1).numpy()
-    return table
+    found, tables = ask(_onnxruntime.__file__, job, runtime)
+    return verdict(stored, asked, Answers(runtime, list(tables), found["greedy"]), max_kl=_MAX_KL, exact=True)
