@@ -58,7 +58,8 @@ def stream_tensors(
         with temporary.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for tensor in tensors:
-                tensor.to(dtype).contiguous().view(torch.uint8).numpy().tofile(file)
+                # Not numpy's `tofile`, whose error does not say that the disk is full.
+                file.write(tensor.to(dtype).contiguous().view(torch.uint8).numpy())
 
     return _write_with_digest(path, write)
 
