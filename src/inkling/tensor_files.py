@@ -59,7 +59,7 @@ def stream_tensors(
             file.write(len(text).to_bytes(8, "little") + text)
             for tensor in tensors:
                 # Not numpy's `tofile`, whose error does not say that the disk is full.
-                file.write(tensor.to(dtype).contiguous().view(torch.uint8).numpy())
+                file.write(tensor.to(dtype).contiguous().view(torch.uint8).numpy().data)
 
     return _write_with_digest(path, write)
 
