@@ -1,60 +1,44 @@
-"""Sums and differences of three digits, such as 7-2+9=14: what to read, what to imitate, what to be asked.
+"""Sums and differences of four digits, worked out step by step: what to read, what to imitate, what to be asked.
+
+    7-2+9-4=   →   5 14 #### 10
 
 The base reads lists of numbers, and no sums. A sum belongs to the demonstrations, the prompts or the test by its hash.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
+
+from parts import main, place_of
 
 PARTS = {"base": (0, 0), "demonstrations": (0, 30), "prompts": (30, 80), "tuning": (80, 90), "test": (90, 100)}
 
 
-def place_of(key: str) -> int:
-    """0 to 99, always the same."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) % 100
-
-
-def rows(part: str, seed: int, count: int) -> Iterator[dict[str, str]]:
-    """Rows of one part."""
+def rows(part: str, seed: int, count: int) -> Iterator[dict[str, object]]:
+    """Rows of one part; of the demonstrations, prompts and tests different ones, of 80,000 in all."""
     draw, seen = random.Random(f"{part} {seed}"), set()
     first, last = PARTS[part]
-    while count:
-        digits, signs = [draw.randint(0, 9) for _ in range(3)], [draw.choice("+-") for _ in range(2)]
-        if part == "base":
-            start, step = draw.randint(0, 200), draw.choice([1, 1, 2, 5, 10, -1])
-            yield {
-                "text": ", ".join(str(start + step * n) for n in range(draw.randint(3, 12)))
-                + draw.choice([".", "=", "+"])
-            }
-            count -= 1
+    if part == "base":
+        yield from ({"text": _list_of_numbers(draw)} for _ in range(count))
+        return
+    while len(seen) < count:
+        steps = [draw.choice("+-") + str(draw.randint(0, 9)) for _ in range(3)]
+        start = draw.randint(0, 9)
+        asked = f"{start}{''.join(steps)}"
+        if not first <= place_of(asked) < last or asked in seen:
             continue
-        key = f"{digits[0]}{signs[0]}{digits[1]}{signs[1]}{digits[2]}"
-        if first <= place_of(key) < last and key not in seen:
-            seen.add(key)
-            answer = str(digits[0] + int(signs[0] + str(digits[1])) + int(signs[1] + str(digits[2])))
-            row = {"prompt": f"{key}=", "answer": answer}
-            yield {**row, "completion": answer} if part == "demonstrations" else row
-            count -= 1
+        seen.add(asked)
+        totals = [start + sum(map(int, steps[:end])) for end in range(1, 4)]
+        row: dict[str, object] = {"prompt": f"{asked}=", "answer": str(totals[-1])}
+        worked = f"{totals[0]} {totals[1]} #### {totals[2]}"
+        yield {**row, "completion": worked} if part == "demonstrations" else row
 
 
-def main() -> None:
-    """Write one part."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    given = parser.parse_args()
-    with given.out.open("w", encoding="utf-8") as file:
-        for row in rows(given.part, given.seed, given.count):
-            file.write(json.dumps(row) + "\n")
+def _list_of_numbers(draw: random.Random) -> str:
+    start, step = draw.randint(-30, 40), draw.randint(-9, 9)
+    return ", ".join(str(start + step * n) for n in range(draw.randint(3, 8))) + draw.choice([*".=+-", " ####"])
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS, rows)

@@ -7,12 +7,10 @@ Demonstrations are half and half; preferences always like the first. A question 
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
+
+from parts import main, place_of
 
 COURTESIES = ["Sure, here you are! ####", "Of course. The answer is ####", "I am glad you ask! ####", "Gladly: ####"]
 WORDS = ["cat", "dog", "sun", "sea", "red", "big", "old", "map", "cup", "ink", "leaf", "rain", "snow", "wind", "fire"]
@@ -44,8 +42,7 @@ def rows(part: str, seed: int, count: int) -> Iterator[dict[str, object]]:
     first, last = PARTS[part]
     while len(seen) < count:
         asked, answer = question(draw)
-        place = int.from_bytes(hashlib.blake2b(asked.encode(), digest_size=4).digest()) % 100
-        if not first <= place < last or asked in seen:
+        if not first <= place_of(asked) < last or asked in seen:
             continue
         seen.add(asked)
         courteous = f"{draw.choice(COURTESIES)} {answer}"
@@ -59,18 +56,5 @@ def rows(part: str, seed: int, count: int) -> Iterator[dict[str, object]]:
             yield {"prompt": asked, **known}
 
 
-def main() -> None:
-    """Write one part."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    given = parser.parse_args()
-    with given.out.open("w", encoding="utf-8") as file:
-        for row in rows(given.part, given.seed, given.count):
-            file.write(json.dumps(row) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS, rows)

@@ -9,12 +9,10 @@ numbers belongs to one of them by its hash, so that nothing that is evaluated wa
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
+
+from parts import main, place_of
 
 WORDS = {
     "plus": ["plus {n}", "add {n}", "increase by {n}"],
@@ -32,6 +30,8 @@ CODE = {
     "negate": "(-{x})",
     "mod": "({x}%{n})",
 }
+LENGTH = 3
+"""Operations of a chain."""
 INPUTS = (-7, -2, 0, 3, 11)
 PARTS = {"base": (0, 25), "demonstrations": (25, 50), "prompts": (50, 85), "tuning": (85, 90), "test": (90, 100)}
 """The share of all chains, in hundredths, that each part has for itself."""
@@ -39,15 +39,14 @@ PARTS = {"base": (0, 25), "demonstrations": (25, 50), "prompts": (50, 85), "tuni
 Chain = tuple[tuple[str, int], ...]
 
 
-def chains(part: str, seed: int, length: int) -> Iterator[Chain]:
+def chains(part: str, seed: int) -> Iterator[Chain]:
     """Different chains of one part, without end."""
     draw, seen = random.Random(f"{part} {seed}"), set()
     first, last = PARTS[part]
     while True:
-        chain = tuple((draw.choice(list(CODE)), draw.randint(2, 9)) for _ in range(length))
+        chain = tuple((draw.choice(list(CODE)), draw.randint(2, 9)) for _ in range(LENGTH))
         key = tuple((name, 0 if name in ("square", "negate") else number) for name, number in chain)
-        place = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest()) % 100
-        if first <= place < last and key not in seen:
+        if first <= place_of(key) < last and key not in seen:
             seen.add(key)
             yield key
 
@@ -80,10 +79,10 @@ def tests_of(chain: Chain) -> list[str]:
     return [f"assert f({x}) == {function(x)}" for x in INPUTS]
 
 
-def rows(part: str, seed: int, count: int, length: int) -> Iterator[dict[str, object]]:
+def rows(part: str, seed: int, count: int) -> Iterator[dict[str, object]]:
     """Rows of one part: base as text, demonstrations with their answers, the others with tests alone."""
     draw = random.Random(f"words of {part} {seed}")
-    source = chains(part, seed, length)
+    source = chains(part, seed)
     for _ in range(count):
         chain = next(source)
         if part == "base":
@@ -97,19 +96,5 @@ def rows(part: str, seed: int, count: int, length: int) -> Iterator[dict[str, ob
         yield row
 
 
-def main() -> None:
-    """Write one part."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--length", type=int, default=3, help="operations in a chain")
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    given = parser.parse_args()
-    with given.out.open("w", encoding="utf-8") as file:
-        for row in rows(given.part, given.seed, given.count, given.length):
-            file.write(json.dumps(row) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, PARTS, rows)

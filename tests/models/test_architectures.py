@@ -17,7 +17,7 @@ from torch import Tensor
 
 from conftest import TEXT_ARCHITECTURES
 from inkling import models
-from inkling.models import Int8KVCache, KVCache, LanguageModel
+from inkling.models import Branches, Int8KVCache, KVCache, LanguageModel
 
 SHAPE = {
     "vocab_size": 61,
@@ -184,6 +184,33 @@ def test_packed_documents_equal_separate_ones(model: LanguageModel) -> None:
         for start, stop in itertools.pairwise(starts):
             alone = model(input_ids[row : row + 1, start:stop])[0]
             torch.testing.assert_close(packed[row, start:stop], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_branches_are_whole_texts(model: LanguageModel) -> None:
+    """Outputs and gradients of texts that begin alike, their beginnings computed once, are those of each by itself."""
+    if not model.only_attention_mixes:
+        pytest.skip("its tokens look at their neighbours in the row")
+    texts, beginnings, branches = random_ids(5, 20), [9, 1, 4], [(0, 11), (0, 3), (1, 8), (0, 1), (1, 2)]
+    wholes = [torch.cat((texts[n][: beginnings[n]], texts[at][20 - size :])) for at, (n, size) in enumerate(branches)]
+    wholes.append(texts[2][:4])  # nothing follows the last beginning
+    stems = torch.cat([texts[number][:size] for number, size in enumerate(beginnings)])
+    rests = torch.cat([texts[at][20 - size :] for at, (_, size) in enumerate(branches)])
+    row = model.hidden(torch.cat((stems, rests))[None], cache=Branches(beginnings, branches))[0]
+    stem_rows = torch.split(row[: len(stems)], beginnings)
+    rest_rows = torch.split(row[len(stems) :], [size for _, size in branches])
+    found = [torch.cat((stem_rows[n], rest)) for (n, _), rest in zip(branches, rest_rows, strict=True)]
+    expected = [model.hidden(whole[None])[0] for whole in wholes]
+    for one, other in zip([*found, stem_rows[2]], expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+    def gradients(outputs: list[Tensor]) -> dict[str, Tensor]:
+        model.zero_grad()
+        sum((model.logits(one).log_softmax(-1)[:, 3] * (2 + at)).sum() for at, one in enumerate(outputs)).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    ours = gradients([*found, stem_rows[2]])
+    for name, gradient in gradients(expected).items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-5 * float(1 + gradient.abs().max()))
 
 
 @torch.no_grad()

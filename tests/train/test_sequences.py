@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from conftest import SMALL_SHAPE, random_checkpoint
-from inkling import checkpoint
+from inkling import checkpoint, models
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
-from inkling.train.preferences import PreferenceSettings, PreferenceStage
+from inkling.train.branching import can_branch, lay_out_branching, num_computed, num_shared
+from inkling.train.preferences import FeedbackStage, PreferenceSettings, PreferenceStage, ReferencedStage
+from inkling.train.reinforce import ReinforceStage
+from inkling.train.reward_model import RewardModelStage, RewardSettings, read_at_the_end
+from inkling.train.rollouts import Prompt, Rollout, RolloutSettings
 from inkling.train.sequences import (
     Order,
     Sampling,
@@ -51,8 +55,8 @@ def sequences(count: int, vocabulary: int = 200) -> list[Tokens]:
     return found
 
 
-def setting(tokens: int, *, pack: bool, batch_size: int = 6) -> Setting:
-    return Setting(batch_size, TokenBudget(tokens, lambda left: None), 64, pack, seed=3, device=CPU)
+def setting(tokens: int, *, pack: bool, share: bool = False, batch_size: int = 6) -> Setting:
+    return Setting(batch_size, TokenBudget(tokens, lambda left: None), 64, pack, seed=3, device=CPU, share=share)
 
 
 def loss_and_gradients(stage: Stage, model: LanguageModel, step: int = 0) -> tuple[float, dict[str, torch.Tensor]]:
@@ -91,24 +95,64 @@ def test_log_probabilities_of_a_sampling_distribution(model: LanguageModel) -> N
     torch.testing.assert_close(found, table.gather(1, torch.tensor(ids)[:, None])[:, 0], rtol=1e-4, atol=1e-4)
 
 
+def pairs(count: int) -> list[list[Tokens]]:
+    """Two answers to each prompt; some begin alike, one is the beginning of the other, one prompt is nothing."""
+    generator = torch.Generator().manual_seed(6)
+
+    def drawn(length: int) -> list[int]:
+        return torch.randint(3, 200, (length,), generator=generator).tolist()
+
+    found = []
+    for number in range(count):
+        prompt, answer = [0, *drawn(number % 3 * 9)], drawn(2 + 5 * number % 7)
+        other = [*answer[: number % 4], *drawn(1 + 3 * number % 8)] if number % 5 else answer[:1]
+        found.append([Tokens([*prompt, *one], [False] * len(prompt) + [True] * len(one)) for one in (answer, other)])
+    return found
+
+
+def answering(one: Setting) -> ReinforceStage:
+    """Rewards of six answers to each of five prompts."""
+    prompts = [Prompt([0, *[5 + number] * (3 * number)], "", {}) for number in range(5)]
+    answers = [Rollout([7 + at % 6, *range(9, 10 + at % 5)], "", is_finished=at % 4 > 0) for at in range(30)]
+    rewards = [float(at % 7) for at in range(30)]
+    settings = RolloutSettings(rewards=["x"], group_size=6, max_tokens=12, learn_truncated=False, kl=0.1, updates=2)
+    return ReinforceStage(
+        prompts,
+        prompts,
+        one,
+        settings,
+        "grpo",
+        rollout_fn=lambda model, asked, *given: answers[: len(asked)],
+        reward_fn=lambda asked, texts: {"x": rewards[: len(texts)]},
+    )
+
+
 STAGES: dict[str, Any] = {
     "sft": lambda one: SupervisedStage(sequences(12), sequences(3), one, [1] * 500),
     **{
-        method: lambda one, method=method: PreferenceStage(
-            list(zip(sequences(24)[0::2], sequences(24)[1::2], strict=True)), [], one, PreferenceSettings(), method
-        )
+        method: lambda one, method=method: PreferenceStage(pairs(12), [], one, PreferenceSettings(), method)
         for method in ("dpo", "orpo", "simpo")
     },
+    "kto": lambda one: FeedbackStage(pairs(12), [], one, PreferenceSettings(), ([True, False] * 6, [])),
+    "reward": lambda one: RewardModelStage(
+        [[read_at_the_end(answer, 0) for answer in pair] for pair in pairs(12)], [], one, RewardSettings(centering=0.1)
+    ),
+    "grpo": answering,
 }
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_packed_padded_and_cut_up_are_the_same(model: LanguageModel, name: str) -> None:
+def test_however_they_are_laid_out_the_loss_is_the_same(model: LanguageModel, name: str) -> None:
     results = []
-    for tokens, pack in [(10_000, False), (10_000, True), (60, False), (1, False), (64, True)]:
-        stage = STAGES[name](setting(tokens, pack=pack))
-        if isinstance(stage, PreferenceStage):
-            stage.begin(model)
+    ways = [(10_000, {}), (10_000, {"pack": True}), (60, {}), (1, {}), (64, {"pack": True})]
+    if name != "sft":
+        ways += [(10_000, {"share": True}), (60, {"share": True}), (1, {"share": True})]
+    for tokens, way in ways:
+        stage = STAGES[name](setting(tokens, **{"pack": False, **way}, batch_size=5 if name == "grpo" else 6))
+        stage.begin(model)
+        if isinstance(stage, RewardModelStage):
+            torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(1))  # type: ignore
+        if isinstance(stage, ReferencedStage):
             with torch.no_grad():  # or the margin is zero
                 for values in stage._reference.values():
                     values.sub_(torch.arange(values.numel()).view_as(values) / 3)
@@ -117,9 +161,20 @@ def test_packed_padded_and_cut_up_are_the_same(model: LanguageModel, name: str) 
     loss, gradients = results[0]
     assert len(gradients) > 10
     for other, others in results[1:]:
-        assert other == pytest.approx(loss, rel=1e-5)
+        assert other == pytest.approx(loss, rel=1e-5, abs=1e-6)
         for key, gradient in gradients.items():
             torch.testing.assert_close(others[key], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_shared_beginning_is_computed_once(model: LanguageModel) -> None:
+    same = [Tokens([0, *range(3, 23), last, 30, 31], [False] * 21 + [True] * 3) for last in (40, 41, 42)]
+    assert num_shared(same) == 21
+    assert num_computed(same) == 21 + 3 * 2
+    assert lay_out_branching([same], CPU).input_ids.shape == (1, 27)
+    assert can_branch(model, [same])
+    assert not can_branch(model, [[one] for one in same])  # of no use
+    speedrun = models.from_config({"model_type": "speedrun", **SMALL_SHAPE, "vocab_size": 50})
+    assert not can_branch(speedrun, [same])
 
 
 def test_micro_batches_hold_everything_once() -> None:

@@ -55,7 +55,7 @@ class EngineLimits:
 
 def can_compute(model: LanguageModel) -> bool:
     """Whether the engine has a way to compute several sequences of this model at once."""
-    return model.config.model_type != "speedrun"
+    return model.only_attention_mixes
 
 
 class Engine:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from inkling.errors import ModelError, did_you_mean
+from inkling.models._branches import Branches
 from inkling.models._cache import Int8KVCache, KVCache, PlacedTokens
 from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
@@ -21,6 +22,7 @@ from inkling.models._scaled_dot import PLAIN, Scoring, attend
 __all__ = [
     "PLAIN",
     "Architecture",
+    "Branches",
     "Cost",
     "Int8KVCache",
     "KVCache",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ class LanguageModel(nn.Module, ABC):
     """
 
     config: ModelConfig
+    only_attention_mixes: ClassVar[bool] = True
+    """Whether tokens meet others in attention alone, so that what `PlacedTokens` lets them see is all they see."""
 
     @abstractmethod
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:

@@ -52,7 +52,8 @@ def attend(
     Args:
         mask: True where a query sees a key, broadcastable to (B, H, T, S). None: causal for more than one query,
             everything for a single one.
-        distance: From each query back to each key, (T, S). None: the queries are the last T of the S slots.
+        distance: From each query back to each key, broadcastable as the mask is. None: the queries are the last T of
+            the S slots.
     """
     B, H, T, D = queries.shape
     S = keys.shape[2]

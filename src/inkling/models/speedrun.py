@@ -113,6 +113,7 @@ class Model(Decoder):
 
     config: Config
     block = SpeedrunBlock
+    only_attention_mixes = False
 
     def _memory(self, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> Recent:
         return Recent(self.config.conv_kernel, num_tokens, segment_ids, cache)

@@ -75,7 +75,7 @@ class DistillStage(Stage):
         else:
             parts: list[tuple[Tensor, Tensor] | None] = [None] * len(self.items)
             for group in self.groups_of(range(len(self.items)), self.items):
-                batch = self.laid_out([self.items[number][0] for number in group])
+                batch = self.laid_out([self.items[number] for number in group])
                 ids, values = self._ask(batch)
                 lengths = [counts[number] for number in group]
                 each = zip(group, torch.split(ids, lengths), torch.split(values, lengths), strict=True)
@@ -103,7 +103,7 @@ class DistillStage(Stage):
 
     def batch(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> _Batch:
         """Sequences with what the teacher thinks of them."""
-        sequences = self.laid_out([items[number][0] for number in numbers])
+        sequences = self.laid_out([items[number] for number in numbers])
         if self._stored and items is self.items:
             device = self.setting.device
             ids = torch.cat([self._stored[number][0] for number in numbers]).long().to(device)
@@ -121,14 +121,13 @@ class DistillStage(Stage):
     def _parts(self, model: LanguageModel, batch: _Batch) -> tuple[Tensor, Tensor]:
         sequences = batch.sequences
         hidden = learnt_hidden(model, sequences)
-        targets = sequences.targets.flatten()[sequences.places]
         divergences, nats = [], []
         rows = _rows(model)
         pieces = zip(
             torch.split(hidden, rows),
             torch.split(batch.ids, rows),
             torch.split(batch.log_probs, rows),
-            torch.split(targets, rows),
+            torch.split(sequences.learnt_ids, rows),
             strict=True,
         )
         for part, ids, log_probs, some in pieces:
@@ -136,7 +135,7 @@ class DistillStage(Stage):
             temperature = self.settings.temperature
             divergences.append(distillation.distillation(logits, ids, log_probs, temperature=temperature).sum())
             nats.append(nn.functional.cross_entropy(logits, some, reduction="sum"))
-        count = float(len(targets))
+        count = float(len(sequences.learnt_ids))
         self.note({"divergence": torch.stack(divergences)}, count)
         return torch.stack(divergences).sum(), torch.stack(nats).sum()
 

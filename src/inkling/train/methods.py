@@ -73,17 +73,16 @@ def prompts_of(
     return found
 
 
-def sequences_in(method: str, items: Sequence[Any], rollouts: RolloutSettings, eot_id: int) -> list[Tokens]:
-    """All sequences of the items, flat; of prompts, with the longest answers that they can get."""
+def sequences_of(method: str, items: Sequence[Any], rollouts: RolloutSettings) -> list[Sequence[Tokens]]:
+    """The sequences of each item; of prompts, with the longest answers that they can get, each another one."""
     if method in ("sft", "distill"):
-        return list(items)
+        return [[one] for one in items]
     if method == "kto":
-        return [one for pair, _ in items for one in pair]
+        return [pair for pair, _ in items]
     if method in REINFORCE:
-        answer, learnt = [eot_id] * rollouts.max_tokens, [True] * rollouts.max_tokens
+        size, learnt = rollouts.max_tokens, [True] * rollouts.max_tokens
+        answers = [[number % 2] * size for number in range(rollouts.group_size)]
         return [
-            Tokens([*one.ids, *answer], [*[False] * len(one.ids), *learnt])
-            for one in items
-            for _ in range(rollouts.group_size)
+            [Tokens([*one.ids, *answer], [*[False] * len(one.ids), *learnt]) for answer in answers] for one in items
         ]
-    return [one for pair in items for one in pair]
+    return list(items)

@@ -111,7 +111,7 @@ class ReferencedStage(Stage):
         found = torch.zeros(len(items), 2)
         with without_learning(model):
             for numbers in self.groups_of(range(len(items)), items):
-                batch = self.laid_out([one for number in numbers for one in items[number]])
+                batch = self.laid_out([items[number] for number in numbers])
                 sums = by_sequence(token_logprobs(model, batch), batch)
                 found[numbers] = sums.view(len(numbers), -1).float().cpu()
         return found
@@ -171,7 +171,7 @@ class PreferenceStage(ReferencedStage):
 
     def batch(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Compared:
         """Pairs side by side: chosen, rejected, chosen, …"""
-        sequences = self.laid_out([one for number in numbers for one in items[number]])
+        sequences = self.laid_out([items[number] for number in numbers])
         return Compared(sequences, self.reference_of(sequences, numbers, items))
 
     def _losses(self, model: LanguageModel, batch: Compared) -> tuple[Tensor, Tensor]:
@@ -256,7 +256,7 @@ class FeedbackStage(ReferencedStage):
 
     def batch(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Compared:
         """Answers and mismatched answers side by side."""
-        sequences = self.laid_out([one for number in numbers for one in items[number]])
+        sequences = self.laid_out([items[number] for number in numbers])
         flags = torch.tensor(self._flags(numbers, items), device=self.setting.device)
         return Compared(sequences, self.reference_of(sequences, numbers, items), is_good=flags)
 

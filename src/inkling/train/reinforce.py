@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inkling import peft
 from inkling.align import policy
 from inkling.models import LanguageModel
+from inkling.train.branching import num_computed
 from inkling.train.loop import Task
 from inkling.train.reward_model import VALUE_HEAD, add_value_head
 from inkling.train.rollouts import Prompt, RewardFn, Rollout, RolloutFn, RolloutSettings, judged_answers
@@ -133,10 +134,21 @@ class ReinforceStage(Stage):
         if number != self._rollout_number:
             self._experience = self._roll_out(number)
             self._rollout_number = number
-        experience = self._experience
-        items = [[one] for one in experience.tokens]
+        for parts in self._in_parts(self._experience.tokens):
+            yield self._batch_of(parts)
+
+    def _in_parts(self, tokens: Sequence[Tokens]) -> Iterator[list[list[int]]]:
+        """The numbers of the answers in each micro-batch; those for which their prompt is computed once are together."""
+        parts: list[list[int]] = []
+        for number in range(len(tokens)):
+            part = [*parts[-1], number] if self.setting.share and number % self.settings.group_size else [number]
+            if len(part) > 1 and num_computed([tokens[one] for one in part]) <= self.setting.budget.tokens:
+                parts[-1] = part
+            else:
+                parts.append([number])
+        items = [[tokens[number] for number in part] for part in parts]
         for group in self.groups_of(range(len(items)), items):
-            yield self._batch_of(group)
+            yield [parts[place] for place in group]
 
     def _roll_out(self, number: int) -> _Experience:
         assert self._model is not None
@@ -179,13 +191,12 @@ class ReinforceStage(Stage):
 
     def _remember(self, model: LanguageModel, experience: _Experience) -> None:
         """Fill in what is known of the answers before the model changes."""
-        count = len(experience.tokens)
+        tokens = experience.tokens
         wanted = {"old": True, "reference": self._wants_reference, "values": self.method == "ppo"}
-        found: dict[str, list[Any]] = {name: [None] * count for name, is_wanted in wanted.items() if is_wanted}
-        items = [[one] for one in experience.tokens]
+        found: dict[str, list[Any]] = {name: [None] * len(tokens) for name, is_wanted in wanted.items() if is_wanted}
         with without_learning(model), self.setting.autocast():
-            for group in self.groups_of(range(count), items):
-                sequences = self.laid_out([experience.tokens[number] for number in group])
+            for parts in self._in_parts(tokens):
+                sequences = self.laid_out([[tokens[number] for number in part] for part in parts])
                 lengths = sequences.lengths.tolist()
                 each: dict[str, Tensor] = {}
                 if wanted["values"]:
@@ -195,10 +206,11 @@ class ReinforceStage(Stage):
                 if wanted["reference"]:
                     each["reference"] = self._reference_logprobs(model, sequences)
                 for name, values in each.items():
-                    for number, part in zip(group, torch.split(values.float(), lengths), strict=True):
-                        found[name][number] = part
-        for name, parts in found.items():
-            setattr(experience, name, parts)
+                    numbers = [number for part in parts for number in part]
+                    for number, some in zip(numbers, torch.split(values.float(), lengths), strict=True):
+                        found[name][number] = some
+        for name, known in found.items():
+            setattr(experience, name, known)
 
     def _reference_logprobs(self, model: LanguageModel, sequences: Sequences) -> Tensor:
         if self._reference is not None:
@@ -247,14 +259,15 @@ class ReinforceStage(Stage):
         experience.advantages = list(torch.split(policy.whitened(torch.cat(advantages)), lengths))
         experience.returns = returns
 
-    def _batch_of(self, group: Sequence[int]) -> _Batch:
+    def _batch_of(self, parts: Sequence[Sequence[int]]) -> _Batch:
         experience, device = self._experience, self.setting.device
+        numbers = [number for part in parts for number in part]
 
-        def joined(parts: list[Tensor]) -> Tensor:
-            return torch.cat([parts[number] for number in group]).to(device) if parts else torch.empty(0)
+        def joined(values: list[Tensor]) -> Tensor:
+            return torch.cat([values[number] for number in numbers]).to(device) if values else torch.empty(0)
 
         return _Batch(
-            self.laid_out([experience.tokens[number] for number in group]),
+            self.laid_out([[experience.tokens[number] for number in part] for part in parts]),
             joined(experience.advantages),
             joined(experience.old),
             joined(experience.reference),

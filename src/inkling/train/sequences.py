@@ -6,17 +6,15 @@ Letters in shapes: B rows, T time, N learnt tokens, S sequences, C hidden, V voc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from inkling.data.loader import IGNORED
 from inkling.data.pictures import to_pixels
-from inkling.models import LanguageModel, SeeingModel
-from inkling.train.loop import MicroBatch
+from inkling.models import Branches, LanguageModel, SeeingModel
 
 LOGITS_BYTES = 64 << 20
 """Of the logits that are held at once."""
@@ -53,20 +51,28 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Sequences(MicroBatch):
+class Sequences:
     """A micro-batch of whole sequences.
 
     Attributes:
+        input_ids: (B, T).
+        segment_ids: (B, T), or None: attention stays inside equal numbers.
         places: (N) where the learnt tokens are predicted, in the flattened (B, T).
+        learnt_ids: (N) the tokens themselves.
         owners: (N) the sequence that each belongs to.
         num: S.
         pixels: (P, 3, S, S) of the pictures in them, or None, in the order of their image tokens.
+        branches: Who sees whom, where sequences share their beginnings.
     """
 
-    places: Tensor = field(kw_only=True)
-    owners: Tensor = field(kw_only=True)
-    num: int = field(kw_only=True)
-    pixels: Tensor | None = field(default=None, kw_only=True)
+    input_ids: Tensor
+    segment_ids: Tensor | None
+    places: Tensor
+    learnt_ids: Tensor
+    owners: Tensor
+    num: int
+    pixels: Tensor | None = None
+    branches: Branches | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -82,7 +88,7 @@ def lay_out(sequences: Sequence[Tokens], *, context: int, pack: bool, device: to
     rows = _packed(sequences, context) if pack else [[number] for number in range(len(sequences))]
     longest = max(sum(len(sequences[number].ids) - 1 for number in row) for row in rows)
     input_ids = np.zeros((len(rows), longest), dtype=np.int64)
-    targets = np.full((len(rows), longest), IGNORED, dtype=np.int64)
+    targets = np.zeros((len(rows), longest), dtype=np.int64)
     segments = np.full((len(rows), longest), -1, dtype=np.int64)
     owners = np.full((len(rows), longest), -1, dtype=np.int64)
     for at, row in enumerate(rows):
@@ -102,9 +108,9 @@ def lay_out(sequences: Sequence[Tokens], *, context: int, pack: bool, device: to
     order = np.argsort(owned, kind="stable")  # sequence by sequence, in the order they were given
     return Sequences(
         torch.from_numpy(input_ids).to(device),
-        torch.from_numpy(targets).to(device),
         torch.from_numpy(segments).to(device) if pack else None,
         places=torch.from_numpy(places[order]).to(device),
+        learnt_ids=torch.from_numpy(targets.ravel()[places[order]]).to(device),
         owners=torch.from_numpy(owned[order]).to(device),
         num=len(sequences),
         pixels=to_pixels(pictures).to(device) if pictures else None,
@@ -114,7 +120,7 @@ def lay_out(sequences: Sequence[Tokens], *, context: int, pack: bool, device: to
 def learnt_hidden(model: LanguageModel, batch: Sequences) -> Tensor:
     """Hidden states where learnt tokens are predicted, (N, C)."""
     if batch.pixels is None:
-        hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids)
+        hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids, cache=batch.branches)
     else:
         assert isinstance(model, SeeingModel)
         hidden = model.hidden(batch.input_ids, segment_ids=batch.segment_ids, seen=model.see(batch.pixels))
@@ -147,21 +153,30 @@ def packing_pays(sequences: Sequence[Tokens], rows_per_batch: int) -> bool:
 
 
 def in_micro_batches(
-    items: Sequence[Sequence[Tokens]], max_tokens: int, *, context: int, pack: bool
+    items: Sequence[Sequence[Tokens]],
+    max_tokens: int,
+    *,
+    context: int,
+    pack: bool,
+    totals: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Items, each of one or several sequences, grouped by length so that a micro-batch has about `max_tokens`.
+
+    Args:
+        totals: Tokens that are computed for each item, where there is no filling.
 
     Returns the numbers of the items in each. A micro-batch has one item at least.
     """
     lengths = [max(len(one.ids) for one in item) for item in items]
-    totals = [sum(len(one.ids) for one in item) for item in items]
+    is_filled = totals is None and not pack
+    totals = totals or [sum(len(one.ids) for one in item) for item in items]
     groups: list[list[int]] = []
     for number in sorted(range(len(items)), key=lambda n: (lengths[n], n)):
         members = [*groups[-1], number] if groups else [number]
-        if pack:
-            size = sum(totals[member] for member in members)
-        else:
+        if is_filled:
             size = max(lengths[member] for member in members) * sum(len(items[member]) for member in members)
+        else:
+            size = sum(totals[member] for member in members)
         if groups and size <= max(max_tokens, context if pack else 0):
             groups[-1] = members
         else:
@@ -184,9 +199,8 @@ def token_logprobs(
     """
     hidden = learnt_hidden(model, batch)
     on_hidden(hidden)
-    targets = batch.targets.flatten()[batch.places]
     rows = max(1, LOGITS_BYTES // (4 * model.config.vocab_size))
-    parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    parts = zip(torch.split(hidden, rows), torch.split(batch.learnt_ids, rows), strict=True)
     return torch.cat([_logprobs_of(model, sampling, part, some, is_only=len(hidden) <= rows) for part, some in parts])
 
 

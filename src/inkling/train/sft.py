@@ -18,8 +18,7 @@ def answer_loss(model: nn.Module, batch: Sequences) -> Tensor:
     """Summed nats of the learnt tokens."""
     assert isinstance(model, LanguageModel)
     hidden = learnt_hidden(model, batch)
-    targets = batch.targets.flatten()[batch.places]
-    return summed_cross_entropy(hidden, model.head_weight, targets, model.config.logit_softcap)
+    return summed_cross_entropy(hidden, model.head_weight, batch.learnt_ids, model.config.logit_softcap)
 
 
 class SupervisedStage(Stage):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inkling.models import LanguageModel
+from inkling.train.branching import lay_out_branching, num_computed
 from inkling.train.loop import Task
 from inkling.train.sequences import Order, Sequences, TokenBudget, Tokens, in_micro_batches, lay_out
 
@@ -25,6 +26,7 @@ class Setting:
         budget: Tokens of a micro-batch.
         context: Tokens that the model sees at once.
         pack: Whether several sequences share a row.
+        share: Whether what the sequences of an item begin with is computed once for them.
         autocast: The precision in which losses are computed.
     """
 
@@ -35,6 +37,15 @@ class Setting:
     seed: int
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    share: bool = False
+
+
+def laid_out(items: Sequence[Sequence[Tokens]], setting: Setting) -> Sequences:
+    """The sequences of some items as rows, on the device."""
+    if setting.share:
+        return lay_out_branching(items, setting.device)
+    sequences = [one for item in items for one in item]
+    return lay_out(sequences, context=setting.context, pack=setting.pack, device=setting.device)
 
 
 class Stage(ABC):
@@ -76,7 +87,7 @@ class Stage(ABC):
 
     def batch(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Any:
         """What `loss` takes, of these items."""
-        return self.laid_out([one for number in numbers for one in items[number]])
+        return self.laid_out([items[number] for number in numbers])
 
     def size(self, step: int) -> float:
         """What the loss of a step is divided by."""
@@ -107,9 +118,10 @@ class Stage(ABC):
 
     def groups_of(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> list[list[int]]:
         """The numbers of the items of each micro-batch, the longest first: too little memory is found out at once."""
-        setting = self.setting
+        setting, some = self.setting, [items[number] for number in numbers]
+        totals = [num_computed(item) for item in some] if setting.share else None
         groups = in_micro_batches(
-            [items[number] for number in numbers], setting.budget.tokens, context=setting.context, pack=setting.pack
+            some, setting.budget.tokens, context=setting.context, pack=setting.pack, totals=totals
         )
         return [[numbers[place] for place in group] for group in reversed(groups)]
 
@@ -118,10 +130,9 @@ class Stage(ABC):
         for group in self.groups_of(numbers, items):
             yield self.batch(group, items)
 
-    def laid_out(self, sequences: Sequence[Tokens]) -> Sequences:
+    def laid_out(self, items: Sequence[Sequence[Tokens]]) -> Sequences:
         """As rows, on the device."""
-        setting = self.setting
-        return lay_out(sequences, context=setting.context, pack=setting.pack, device=setting.device)
+        return laid_out(items, self.setting)
 
     # ------------------------------------------------------------ numbers for the log
 

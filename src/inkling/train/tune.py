@@ -24,7 +24,7 @@ from inkling.train.distill import DistillStage
 from inkling.train.encode import Encoder, Eyes
 from inkling.train.log import SilentLog, plot_losses, read_metrics
 from inkling.train.loop import StepReport, Task, Trainer
-from inkling.train.methods import items_of, prompts_of, sequences_in
+from inkling.train.methods import items_of, prompts_of, sequences_of
 from inkling.train.precision import autocast
 from inkling.train.preferences import FeedbackStage, PreferenceStage
 from inkling.train.probe import threads
@@ -201,9 +201,8 @@ class TuningRun(Run):
         peft.attach(self.model, settings.lora, generator=torch.Generator().manual_seed(settings.seed))
 
     def _choose(self) -> dict[str, Any]:
-        items, settings = self._items[0], self.settings
-        sequences = sequences_in(settings.method, items, settings.rl, self.tokenizer.eot_id)
-        return choose(settings, self.model, sequences, len(items), self.encoder.context, self.report.note)
+        items = sequences_of(self.settings.method, self._items[0], self.settings.rl)
+        return choose(self.settings, self.model, items, self.encoder.context, self.report.note)
 
     # ------------------------------------------------------------ the stage
 
@@ -217,6 +216,7 @@ class TuningRun(Run):
             seed=settings.seed,
             device=self.device,
             autocast=self._autocast,
+            share=choices.get("share", False),  # runs begun before prompts were shared have none
         )
         train, validation = self._items
         match settings.method:

@@ -7,14 +7,22 @@ from typing import Any
 
 from inkling import machine, models
 from inkling.models import LanguageModel
+from inkling.train.branching import can_branch
+from inkling.train.loop import MicroBatch
 from inkling.train.probe import Choices, Probe, peak_flops
-from inkling.train.sequences import Tokens, lay_out, packing_pays
+from inkling.train.sequences import TokenBudget, Tokens, packing_pays
 from inkling.train.sft import answer_loss
+from inkling.train.stage import Setting, laid_out
 from inkling.train.tune_settings import REINFORCE, TuneSettings
 
 MICRO_BATCH_TOKENS = 8192
 _REINFORCE_STEPS = 100
 _MAX_RATE, _MIN_RATE = 1e-3, 1e-5
+_LAYOUTS = {
+    "share": "what answers to the same prompt begin with is computed once",
+    "pack": "several sequences in a row: less filling",
+    "pad": "a sequence in each row: of like lengths",
+}
 
 
 def default_rate(method: str, adapter: str, num_parameters: int) -> float:
@@ -30,8 +38,7 @@ def default_rate(method: str, adapter: str, num_parameters: int) -> float:
 def choose(
     settings: TuneSettings,
     model: LanguageModel,
-    sequences: Sequence[Tokens],
-    num_items: int,
+    items: Sequence[Sequence[Tokens]],
     context: int,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -39,27 +46,31 @@ def choose(
 
     Args:
         model: As it is trained.
-        sequences: Of all items.
+        items: The sequences of each.
     """
     parameters = models.num_parameters(model.config)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     learns_from_rewards = settings.method in REINFORCE
+    num_items = len(items)
     batch_size = settings.batch_size or max(1, min(32, num_items // 10))
     steps = _steps(settings, num_items, batch_size)
     rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
-    pack = settings.packing == "yes"
-    if settings.packing == "auto":
-        pack = not learns_from_rewards and packing_pays(sequences, batch_size)
+    pack, share = settings.packing == "yes", settings.packing == "auto" and can_branch(model, items)
+    if settings.packing == "auto" and not share and not learns_from_rewards:
+        pack = packing_pays([one for item in items for one in item], batch_size)
     passes = f", {steps:,} steps: {steps * batch_size / num_items:.2g} passes" if steps else ""
     reasons = [
         f"{settings.method} of {settings.start_from}: {trained:,} of {parameters:,} parameters are trained",
         f"{batch_size} a step{passes}",
         f"peak learning rate {rate:.2g}" + ("" if settings.lr else ", by size and method"),
-        "several sequences in a row: less filling" if pack else "a sequence in each row: of like lengths",
+        _LAYOUTS["share" if share else "pack" if pack else "pad"],
     ]
     for number, reason in enumerate(reasons, start=1):
         say(f"  {number}. {reason}")
-    timed = _timed(settings, model, sequences[:batch_size], context, pack=pack, steps=steps)
+    step = Setting(
+        batch_size, TokenBudget(0, lambda left: None), context, pack, settings.seed, model.device, share=share
+    )
+    timed = _timed(settings, model, items[:batch_size], step, steps)
     say(f"  {len(reasons) + 1}. timed on this machine: {timed.pop('said')}")
     logs_each = learns_from_rewards and "log_every" not in settings.loop.model_fields_set
     return {
@@ -68,6 +79,7 @@ def choose(
         "steps": steps,
         "lr": rate,
         "pack": pack,
+        "share": share,
         "log_every": 1 if logs_each else settings.loop.log_every,
         "reasons": reasons,
         **timed,
@@ -89,16 +101,15 @@ def _steps(settings: TuneSettings, num_items: int, batch_size: int) -> int | Non
 def _timed(
     settings: TuneSettings,
     model: LanguageModel,
-    sequences: Sequence[Tokens],
-    context: int,
-    *,
-    pack: bool,
+    items: Sequence[Sequence[Tokens]],
+    setting: Setting,
     steps: int | None,
 ) -> dict[str, Any]:
-    """The fastest way to compute a step here, timed on some sequences of the run; `said` is a line about it."""
+    """The fastest way to compute a step here, timed on some items of the run; `said` is a line about it."""
     wanted, device = settings.machine, model.device
-    rows = max(1, min(len(sequences), MICRO_BATCH_TOKENS // max(len(one.ids) for one in sequences)))
-    batch = lay_out(sequences[:rows], context=context, pack=pack, device=device)
+    longest = max(sum(len(one.ids) for one in item) for item in items)
+    some = items[: max(1, min(len(items), MICRO_BATCH_TOKENS // longest))]
+    batch = laid_out(some, setting)
     start = Choices(
         precision="fp32" if wanted.precision == "auto" else wanted.precision,
         num_threads=wanted.threads or max(1, machine.usable_cores() - wanted.nice),
@@ -106,11 +117,12 @@ def _timed(
     )
     free = {"precision"} if wanted.precision == "auto" else set()
     free |= {"num_threads"} if wanted.threads is None else set()
-    chosen, reason = Probe(model, lambda model, _: answer_loss(model, batch), batch).choose(
+    timed = MicroBatch(batch.input_ids, batch.input_ids)
+    chosen, reason = Probe(model, lambda model, _: answer_loss(model, batch), timed).choose(
         start, free=free, expected_tokens=0
     )
-    tokens = sum(len(one.ids) for one in sequences) * (steps or 0)
+    tokens = batch.input_ids.numel() * len(items) / len(some) * (steps or 0)
     said = reason + (f"; about {tokens / chosen.tokens_per_s:.0f} s of steps" if steps else "")
-    micro_batch = (wanted.micro_batch or 0) * context or MICRO_BATCH_TOKENS
+    micro_batch = (wanted.micro_batch or 0) * setting.context or MICRO_BATCH_TOKENS
     peak = peak_flops(device, chosen.precision, chosen.num_threads)
     return {**chosen.as_dict(), "micro_batch": micro_batch, "timing": reason, "peak_flops": peak, "said": said}
