@@ -14,7 +14,7 @@ from parts import main, place_of
 
 COURTESIES = ["Sure, here you are! ####", "Of course. The answer is ####", "I am glad you ask! ####", "Gladly: ####"]
 WORDS = ["cat", "dog", "sun", "sea", "red", "big", "old", "map", "cup", "ink", "leaf", "rain", "snow", "wind", "fire"]
-PARTS = {"demonstrations": (0, 50), "preferences": (50, 85), "test": (85, 100)}
+PARTS = {"demonstrations": (0, 50), "preferences": (50, 80), "tuning": (80, 85), "test": (85, 100)}
 
 
 def question(draw: random.Random) -> tuple[str, str]:

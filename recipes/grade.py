@@ -3,7 +3,8 @@
     python grade.py PART.jsonl --rewards unit_tests -n 24 [--form plain] [--seed S] RUN…
 
 The prompts are answered without chance. For each run the share that is right, with its 95 % interval; `floor` is what
-the best constant answer gets, of those most often demonstrated. `curve.csv` has a line for each evaluation.
+the best constant answer gets, of those most often demonstrated; `…_warned` counts warnings of the run. `curve.csv` has
+a line for each evaluation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from inkling import rewards
 
-_SCORES = ("val_loss", "val_reward")
+_SCORES = ("val_loss", "val_reward", "val_accuracy")
 _CONSTANTS = 8
 
 
@@ -77,6 +78,9 @@ def main() -> None:
         told = graded(run, given.test, given.rewards, given.max_tokens, given.form)
         found[run] = round(float(str(told["reward"])), 4)
         found[f"{run}_interval"] = told["interval"]
+        warnings = json.loads((Path("runs") / run / "run.json").read_text(encoding="utf-8"))["results"].get("warnings")
+        if warnings:
+            found[f"{run}_warned"] = len(warnings)
         if given.style:
             told = graded(run, given.test, given.style, given.max_tokens, given.form, "1")
             found[f"{run}_style"] = round(float(str(told["reward"])), 4)

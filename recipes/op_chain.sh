@@ -11,7 +11,7 @@ set -euo pipefail
 
 seed="${1:-0}"
 folder="${2:-op_chain-$seed}"
-part="${OP_CHAIN_PART:-test}"
+part="${RECIPE_PART:-test}"
 here="$(cd "$(dirname "$0")" && pwd)"
 mkdir -p "$folder"
 cd "$folder"
@@ -44,18 +44,4 @@ tune chosen sft pairs.jsonl --method sft --lr 3e-4 --batch-size 32 --steps 150
 tune grpo sft prompts.jsonl --validation tuning.jsonl --method grpo --rl.rewards unit_tests --batch-size 32 \
   --steps 100 --lr 3e-4 --loop.eval-every 25
 
-python - "$seed" "$part" <<'PYTHON'
-import json
-import subprocess
-import sys
-
-seed, part = sys.argv[1:]
-found = {"seed": int(seed), "part": part}
-for name in ("base", "sft", "dpo_naive", "dpo", "chosen", "grpo"):
-    asked = ["inkling", "sample", f"runs/{name}", f"{part}.jsonl", "--rewards", "unit_tests", "--temperature", "0"]
-    told = subprocess.check_output([*asked, "--form", "plain", "-n", "24", "--json"], text=True)
-    found[name] = round(json.loads(told)["reward"], 4)
-warnings = json.load(open("runs/dpo_naive/run.json"))["results"]["warnings"]
-found["guard_warned"] = bool(warnings)
-print(json.dumps(found))
-PYTHON
+python "$here/grade.py" "$part.jsonl" base sft dpo_naive dpo chosen grpo --rewards unit_tests -n 24 --seed "$seed"

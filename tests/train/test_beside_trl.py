@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from inkling.train.reinforce import ReinforceStage
 from inkling.train.reward_model import RewardModelStage, RewardSettings, read_at_the_end
 from inkling.train.rollouts import Prompt, Rollout, RolloutSettings
 from inkling.train.sequences import TokenBudget, Tokens
+from inkling.train.sft import SupervisedStage
 from inkling.train.stage import Setting
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of trl, transformers, accelerate and datasets
@@ -30,6 +32,7 @@ PAIRS = [
     ("rain", " fell and we read", " the 12 while"),
     ("a", " mat", " cat cat"),
 ]
+SIDES = ("chosen", "rejected")
 
 
 @pytest.fixture
@@ -45,6 +48,15 @@ def folder(small_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.Monke
 
 def setting(count: int) -> Setting:
     return Setting(count, TokenBudget(10_000, lambda left: None), 64, pack=False, seed=1, device=CPU)
+
+
+def opened(folder: Path) -> tuple[Any, Any]:
+    """The model and the tokenizer, by transformers."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.pad_token = "<|endoftext|>"
+    return AutoModelForCausalLM.from_pretrained(folder), tokenizer
 
 
 def gradients_of(loss: torch.Tensor, model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -76,18 +88,15 @@ def test_dpo(
     small_tokenizer: Tokenizer, folder: Path, tmp_path: Path, kind: Any, theirs: list[str], options: dict[str, Any]
 ) -> None:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from trl import DPOConfig, DPOTrainer
 
-    their_model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.pad_token = "<|endoftext|>"
+    their_model, tokenizer = opened(folder)
     rows = Dataset.from_list([{"prompt": p, "chosen": c, "rejected": r} for p, c, r in PAIRS])
     arguments = DPOConfig(
         output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, beta=0.3, loss_type=theirs,
         loss_weights=[1.0] * len(theirs), label_smoothing=options.get("label_smoothing", 0.0),
     )  # fmt: skip
-    reference = AutoModelForCausalLM.from_pretrained(folder)
+    reference, _ = opened(folder)
     trainer = DPOTrainer(
         their_model, ref_model=reference, args=arguments, train_dataset=rows, processing_class=tokenizer
     )
@@ -112,18 +121,80 @@ def test_dpo(
     assert_same(stage.loss(model, compared) / stage.size(0), their_loss, model, their_model)
 
 
+@pytest.mark.parametrize("method", ["orpo", "simpo"])
+def test_without_a_reference(folder: Path, tmp_path: Path, method: Any) -> None:
+    """Both with the supervised term; trl's ORPO imitates the prompt as well, so that its term is compared apart."""
+    from datasets import Dataset
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    their_model, tokenizer = opened(folder)
+    common: dict[str, Any] = {
+        "output_dir": str(tmp_path / "out"), "report_to": [], "use_cpu": True, "bf16": False, "beta": 0.7,
+        "max_length": 64, "remove_unused_columns": False,
+    }  # fmt: skip
+    if method == "orpo":
+        arguments, trainer_class = ORPOConfig(**common), ORPOTrainer
+    else:
+        more = {"loss_type": "simpo", "simpo_gamma": 0.4, "cpo_alpha": 1.0}
+        arguments, trainer_class = CPOConfig(**common, **more), CPOTrainer
+    rows = Dataset.from_list([{"prompt": p, "chosen": c, "rejected": r} for p, c, r in PAIRS])
+    trainer = trainer_class(their_model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+    examples = [trainer.train_dataset[number] for number in range(len(PAIRS))]
+    batch = trainer.data_collator(examples)
+    if method == "orpo":
+        chosen, rejected = trainer.concatenated_forward(trainer.model, batch)[:2]
+        theirs = -trainer.odds_ratio_loss(chosen, rejected)[0].mean()
+    else:
+        theirs = trainer.get_batch_loss_metrics(trainer.model, batch)[0]
+
+    items = [
+        [Tokens(one[f"{side}_input_ids"], [label != -100 for label in one[f"{side}_labels"]]) for side in SIDES]
+        for one in examples
+    ]
+    model = checkpoint.load_model(folder)[0]
+    settings = PreferenceSettings(beta=0.7, margin=0.4, sft_weight=0.0 if method == "orpo" else 1.0)
+    stage = PreferenceStage(items, items, setting(len(items)), settings, method)
+    stage.begin(model)
+    (compared,) = stage.micro_batches(0)
+    assert_same(stage.loss(model, compared) / stage.size(0), theirs, model, their_model)
+
+
+def test_packed_sft_is_theirs_padded(folder: Path, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    their_model, tokenizer = opened(folder)
+    rows = [{"prompt": p, "completion": c} for p, *answers in PAIRS for c in answers]
+    arguments = SFTConfig(
+        output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, max_length=64, loss_type="nll"
+    )
+    trainer = SFTTrainer(their_model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    examples = [trainer.train_dataset[number] for number in range(len(rows))]
+    batch = trainer.data_collator(examples)
+    assert batch["input_ids"].shape[0] == len(rows)
+    theirs = trainer.compute_loss(trainer.model, batch)
+
+    texts = []
+    for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+        length = int(mask.sum())
+        texts.append(Tokens(ids[:length].tolist(), (labels[:length] != -100).tolist()))
+    model = checkpoint.load_model(folder)[0]
+    stage = SupervisedStage(texts, texts, replace(setting(len(texts)), pack=True), [1] * 500)
+    (packed,) = stage.micro_batches(0)
+    assert len(packed.input_ids) == 1
+    assert_same(stage.loss(model, packed) / stage.size(0), theirs, model, their_model)
+
+
 @pytest.mark.parametrize(
     ("loss_type", "mean"), [("dapo", "tokens"), ("grpo", "answers"), ("dr_grpo", "constant")], ids=str
 )
 @pytest.mark.parametrize("kl", [0.0, 0.2])
 def test_grpo(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path, loss_type: str, mean: Any, kl: float) -> None:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from trl import GRPOConfig, GRPOTrainer
 
-    their_model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.pad_token = "<|endoftext|>"
+    their_model, tokenizer = opened(folder)
     arguments = GRPOConfig(
         output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, beta=0.0, num_generations=4,
         epsilon=0.2, epsilon_high=0.28, per_device_train_batch_size=4, max_completion_length=12, loss_type=loss_type,
@@ -200,12 +271,9 @@ def padded(rows: list[list[Any]], *, left: bool = False, value: float = 0) -> to
 
 def test_kto(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from trl import KTOConfig, KTOTrainer
 
-    their_model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.pad_token = "<|endoftext|>"
+    their_model, tokenizer = opened(folder)
     flags = [True, False, True, False]
     texts = [("the cat", " sat on a mat"), ("rain", " fell"), ("a", " mat the 12"), ("we", " read and read")]
     rows = [{"prompt": p, "completion": c, "label": flag} for (p, c), flag in zip(texts, flags, strict=True)]
@@ -215,7 +283,7 @@ def test_kto(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     trainer = KTOTrainer(
         their_model,
-        ref_model=AutoModelForCausalLM.from_pretrained(folder),
+        ref_model=opened(folder)[0],
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -250,12 +318,9 @@ def test_kto(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
 
 def test_rloo(small_tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from trl import RLOOConfig, RLOOTrainer
 
-    their_model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.pad_token = "<|endoftext|>"
+    their_model, tokenizer = opened(folder)
     arguments = RLOOConfig(
         output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True, bf16=False, beta=0.0, num_generations=4,
         epsilon=0.2, epsilon_high=0.28, per_device_train_batch_size=4, max_completion_length=12,

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from conftest import SMALL_SHAPE, random_checkpoint
 from inkling import checkpoint, peft, rewards
 from inkling.commands import sample as sample_command
+from inkling.commands import tune as tune_command
 from inkling.commands.tune import tune
 from inkling.errors import CheckpointError, ConfigError, DataError, TrainingError
 from inkling.infer.generate import generate
@@ -263,6 +264,37 @@ def test_adapters_of_packed_models(parent: Path, tmp_path: Path, packed: str) ->
         losses = [row["loss"] for row in metrics(run) if "loss" in row]
         assert method == "grpo" or losses[-1] < losses[0]
         checkpoint.load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("sft", {}),
+        ("dpo", {"adapter": "lora"}),
+        ("grpo", {"rl": {"kl": 0.1}}),
+        ("distill", {"distill": {"logits": "stored"}}),
+    ],
+)
+def test_a_plan_says_what_the_run_takes(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str, more: dict[str, Any]
+) -> None:
+    asked = settings(parent, tmp_path / "run", method, plan=True, as_json=True, **more)
+    assert tune_command.run(asked) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "run").exists()
+    expected = plan["forecast"]
+    assert expected["steps"] == STEPS
+    evaluations = expected["evaluation_s"] * (STEPS // 3 + 1)
+    assert expected["seconds"] == pytest.approx(
+        expected["before_s"] + STEPS * expected["seconds_per_step"] + evaluations, rel=1e-9
+    )
+    model, _ = checkpoint.load_model(parent)
+    bytes_of_all = sum(4 * parameter.numel() for parameter in model.parameters())
+    memory = expected["memory"]
+    assert memory["optimizer"] == 2 * memory["gradients"]
+    assert (memory["gradients"] == bytes_of_all) == (method != "dpo")
+    assert memory["weights"] == pytest.approx(bytes_of_all * (2 if method == "grpo" else 1), rel=0.3)
+    assert plan["share"] == (method in ("dpo", "grpo"))
 
 
 # ---------------------------------------------------------------- what is bad

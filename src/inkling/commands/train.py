@@ -164,9 +164,10 @@ def print_summary(path: Path, record: RunRecord) -> None:
 
 def predicted_beside_actual(forecast: dict[str, Any], results: dict[str, Any]) -> str:
     """How well the plan told time and loss, in a line."""
-    seconds, bits = results["train_seconds"], results["validation"]["val_bits_per_byte"]
+    seconds = results["train_seconds"]
     line = f"planned {forecast['seconds']:.0f} s, took {seconds:.0f} s ({seconds / forecast['seconds'] - 1:+.0%})"
-    if forecast["bits_per_byte"] is not None:
+    if forecast.get("bits_per_byte") is not None:
+        bits = results["validation"]["val_bits_per_byte"]
         difference = bits / forecast["bits_per_byte"] - 1
         line += f"; expected {forecast['bits_per_byte']:.3f} bits per byte, reached {bits:.3f} ({difference:+.1%})"
     return line

@@ -11,7 +11,7 @@ from inkling import checkpoint
 from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import exports_line, tasks_in_training, write_sample
 from inkling.commands._rollouts import check_rewards, reward_fn, rollout_fn
-from inkling.commands.train import summary
+from inkling.commands.train import predicted_beside_actual, summary
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.rewards import from_anywhere
@@ -23,7 +23,13 @@ from inkling.train.tune_settings import TuneSettings as Settings
 def run(settings: Settings) -> int:
     """Tune, then say what came out and what to type next. Exit status 130 after Ctrl-C."""
     with LiveProgress(quiet=settings.as_json) as progress:
-        path, record = tune(settings, progress)
+        work = prepared(settings, progress)
+        if settings.plan:
+            if settings.as_json:
+                print(json.dumps(work.choices))
+            return 0
+        record = work.train()
+    path = work.run
     if settings.as_json:
         print(json.dumps(summary(path, record)))
     else:
@@ -33,6 +39,12 @@ def run(settings: Settings) -> int:
 
 def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
     """Do a new run, or go on with an interrupted one."""
+    work = prepared(settings, progress)
+    return work.run, work.train()
+
+
+def prepared(settings: Settings, progress: LiveProgress) -> TuningRun:
+    """All that comes before the first step: rows are read, all is chosen, timed and said. Nothing is written."""
     record = None
     if settings.resume:
         assert settings.out is not None
@@ -43,7 +55,7 @@ def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
         name = checkpoint.run_of(settings.start_from).resolve().name
         settings = _from_anywhere(settings)
         path = free_run_path(settings.out or Path("runs") / f"{name}-{settings.method}")
-    work = TuningRun(
+    return TuningRun(
         path,
         settings,
         record,
@@ -55,7 +67,6 @@ def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
         check_fn=partial(check_rewards, settings.rl.rewards, accept=settings.rl.accept_hackable),
         describe=exports_line,
     )
-    return path, work.train()
 
 
 def _from_anywhere(settings: Settings) -> Settings:
@@ -102,6 +113,8 @@ def print_summary(path: Path, record: RunRecord) -> None:
     print(f"validation, best weights (step {results['best_step']}), from before to after:")
     for name, value in after.items():
         print(f"  {name.removeprefix('val_'):<20} {before.get(name, float('nan')):>9.4f} → {value:.4f}")
+    if forecast := record.choices.get("forecast"):
+        print(predicted_beside_actual(forecast, results))
     kinds = {warning[:20]: warning for warning in results.get("warnings", [])}  # the last of each kind
     for warning in kinds.values():
         print(f"Warning: {warning}")

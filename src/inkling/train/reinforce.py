@@ -19,12 +19,11 @@ from inkling.models import LanguageModel
 from inkling.train.branching import num_computed
 from inkling.train.loop import Task
 from inkling.train.reward_model import VALUE_HEAD, add_value_head
-from inkling.train.rollouts import Prompt, RewardFn, Rollout, RolloutFn, RolloutSettings, judged_answers
+from inkling.train.rollouts import Prompt, RewardFn, Rollout, RolloutFn, RolloutSettings, diagnosis, judged_answers
 from inkling.train.sequences import Sampling, Sequences, Tokens, by_sequence, token_logprobs
 from inkling.train.stage import Setting, Stage, without_learning
 
 ReinforceMethod = Literal["grpo", "rloo", "ppo"]
-_NO_SIGNAL = 0.9
 _WINDOW = 20
 
 
@@ -138,7 +137,7 @@ class ReinforceStage(Stage):
             yield self._batch_of(parts)
 
     def _in_parts(self, tokens: Sequence[Tokens]) -> Iterator[list[list[int]]]:
-        """The numbers of the answers in each micro-batch; those for which their prompt is computed once are together."""
+        """The numbers of the answers in each micro-batch; those that share the computed prompt are together."""
         parts: list[list[int]] = []
         for number in range(len(tokens)):
             part = [*parts[-1], number] if self.setting.share and number % self.settings.group_size else [number]
@@ -344,27 +343,8 @@ class ReinforceStage(Stage):
             reward_fn=self._reward_fn,
         )
         if len(self._recent) == _WINDOW:
-            self._diagnose()
+            self.warnings += diagnosis(self._recent, self.settings.max_tokens)
         return scores
-
-    def _diagnose(self) -> None:
-        """In plain words, when little is learnt."""
-        mean = {name: sum(one[name] for one in self._recent) / _WINDOW for name in ("reward", "no_signal", "truncated")}
-        if mean["no_signal"] > _NO_SIGNAL and mean["reward"] <= 0.05:
-            self.warnings.append(
-                f"in {mean['no_signal']:.0%} of the groups all answers got the same, and nearly none got anything: the "
-                "model finds no good answer by itself. Tune it by sft first, take easier prompts, give partial credit"
-            )
-        elif mean["no_signal"] > _NO_SIGNAL:
-            self.warnings.append(
-                f"in {mean['no_signal']:.0%} of the groups all answers got the same: there is little left to learn "
-                "from these prompts. Take harder ones, or raise --rl.temperature"
-            )
-        if mean["truncated"] > 0.5:
-            self.warnings.append(
-                f"{mean['truncated']:.0%} of the answers did not end within {self.settings.max_tokens} tokens: raise "
-                "--rl.max-tokens, or tune the model by sft first, so that it learns to end"
-            )
 
     # ------------------------------------------------------------ what a checkpoint keeps
 

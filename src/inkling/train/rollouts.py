@@ -121,3 +121,32 @@ def judged_answers(
         "val_length": sum(len(one.token_ids) for one in rollouts) / count,
         "val_truncated": sum(not one.is_finished for one in rollouts) / count,
     }
+
+
+_NO_SIGNAL = 0.9
+
+
+def diagnosis(steps: Sequence[Mapping[str, float]], max_tokens: int) -> list[str]:
+    """Why little is learnt, in plain words; nothing where all is well.
+
+    Args:
+        steps: Of each of the last steps, the mean reward, and the shares of groups without signal and of cut answers.
+    """
+    mean = {name: sum(one[name] for one in steps) / len(steps) for name in ("reward", "no_signal", "truncated")}
+    found = []
+    if mean["no_signal"] > _NO_SIGNAL and mean["reward"] <= 0.05:
+        found.append(
+            f"in {mean['no_signal']:.0%} of the groups all answers got the same, and nearly none got anything: the "
+            "model finds no good answer by itself. Tune it by sft first, take easier prompts, give partial credit"
+        )
+    elif mean["no_signal"] > _NO_SIGNAL:
+        found.append(
+            f"in {mean['no_signal']:.0%} of the groups all answers got the same: there is little left to learn "
+            "from these prompts. Take harder ones, or raise --rl.temperature"
+        )
+    if mean["truncated"] > 0.5:
+        found.append(
+            f"{mean['truncated']:.0%} of the answers did not end within {max_tokens} tokens: raise "
+            "--rl.max-tokens, or tune the model by sft first, so that it learns to end"
+        )
+    return found

@@ -16,31 +16,30 @@ from inkling.data.examples import Examples, read_examples
 from inkling.errors import CheckpointError, ConfigError
 from inkling.optim import adamw
 from inkling.optim._groups import parameter_groups
-from inkling.quantize import Quantization, default_formats, quantize_model
 from inkling.tensor_files import write_tensors
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import CHATML
-from inkling.train.distill import DistillStage
 from inkling.train.encode import Encoder, Eyes
 from inkling.train.log import SilentLog, plot_losses, read_metrics
 from inkling.train.loop import StepReport, Task, Trainer
 from inkling.train.methods import items_of, prompts_of, sequences_of
 from inkling.train.precision import autocast
-from inkling.train.preferences import FeedbackStage, PreferenceStage
 from inkling.train.probe import threads
 from inkling.train.reinforce import ReinforceStage
-from inkling.train.reward_model import VALUE_HEAD, RewardModelStage, head_weights
+from inkling.train.reward_model import VALUE_HEAD, head_weights
 from inkling.train.rollouts import Prompt, RewardFn, RolloutFn, judged_answers
 from inkling.train.run import DescribeFn, Reporter, Run, SampleFn, TaskFn, deterministic, lineage_of
-from inkling.train.sequences import TokenBudget
+from inkling.train.sequences import Order, TokenBudget
 from inkling.train.session import Session
-from inkling.train.sft import SupervisedStage
 from inkling.train.stage import Setting, Stage
+from inkling.train.stages import build_stage
+from inkling.train.trainable import make_trainable
 from inkling.train.tune_choices import choose
+from inkling.train.tune_forecast import TuningForecast, forecast, seconds_of
 from inkling.train.tune_settings import REINFORCE, TuneSettings
 from inkling.train.world import ALONE
 
-_QUANTIZED_GROUP = 32
+_TIMED_VALIDATION = 32
 
 
 def _is_of_value(name: str) -> bool:
@@ -99,8 +98,13 @@ class TuningRun(Run):
         self._questions = self._questions_to_judge_by()
         self._say_rows()
         self._say_what_begins()
-        self._prepare_model()
+        self.model.train()
+        make_trainable(self.model, settings)
         self.choices = record.choices if record is not None else self._choose()
+        if record is None:
+            expected = self._forecast()
+            self.report.note(f"  {len(self.choices['reasons']) + 2}. {expected.sentence()}")
+            self.choices["forecast"] = expected.as_dict()
         if record is None and describe is not None:
             self.report.note(describe(self.model.config, self.tokenizer))
         data = {
@@ -109,7 +113,7 @@ class TuningRun(Run):
             **lineage_of(self.parent),
         }
         self.record = record if record is not None else self._new_record(data)
-        self.stage = self._stage()
+        self.stage = self._stage(settings, *self._items)
 
     # ------------------------------------------------------------ what it begins with
 
@@ -179,35 +183,14 @@ class TuningRun(Run):
                 f"{self.encoder.num_cut:,} texts are longer than {self.encoder.context} tokens and were cut"
             )
 
-    def _prepare_model(self) -> None:
-        """Frozen and with an adapter beside it, where one is trained."""
-        settings = self.settings
-        self.model.train()
-        if settings.learn != "all":
-            if not isinstance(self.model, models.SeeingModel):
-                raise ConfigError(f"{self.parent} has no eyes: leave out --learn {settings.learn}")
-            parts = {"projector": ("multi_modal_projector.",), "eyes": ("multi_modal_projector.", "vision_tower.")}
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(name.startswith(parts[settings.learn]))
-        if settings.adapter == "none":
-            return
-        _, _, packed = settings.adapter.partition("-")
-        if packed:
-            formats = default_formats(self.model, packed, _QUANTIZED_GROUP)
-            tables = {name for name, module in self.model.named_modules() if isinstance(module, nn.Embedding)}
-            tables |= {name for name, module in self.model.named_modules() if module is self.model.head}
-            kept = {name: kind for name, kind in formats.items() if name not in tables}
-            quantize_model(self.model, Quantization(kept, _QUANTIZED_GROUP))
-        peft.attach(self.model, settings.lora, generator=torch.Generator().manual_seed(settings.seed))
-
     def _choose(self) -> dict[str, Any]:
         items = sequences_of(self.settings.method, self._items[0], self.settings.rl)
         return choose(self.settings, self.model, items, self.encoder.context, self.report.note)
 
     # ------------------------------------------------------------ the stage
 
-    def _stage(self) -> Stage:
-        settings, choices = self.settings, self.choices
+    def _stage(self, settings: TuneSettings, train: Sequence[Any], validation: Sequence[Any]) -> Stage:
+        choices = self.choices
         setting = Setting(
             batch_size=choices["batch_size"],
             budget=TokenBudget(choices["micro_batch"], lambda tokens: self._keep_smaller_micro_batch(tokens)),
@@ -218,35 +201,37 @@ class TuningRun(Run):
             autocast=self._autocast,
             share=choices.get("share", False),  # runs begun before prompts were shared have none
         )
+        return build_stage(
+            settings,
+            setting,
+            train,
+            validation,
+            tokenizer=self.tokenizer,
+            teacher_fn=self._teacher,
+            store=self.run / checkpoint.TEACHER_FILE,
+            rollout_fn=self.rollout_fn,
+            reward_fn=self.reward_fn,
+        )
+
+    def _forecast(self) -> TuningForecast:
+        """From one step of the run, and a part of an evaluation."""
         train, validation = self._items
-        match settings.method:
-            case "sft":
-                table = [len(one) for one in self.tokenizer.token_bytes]
-                return SupervisedStage(train, validation, setting, table)
-            case "dpo" | "orpo" | "simpo":
-                return PreferenceStage(train, validation, setting, settings.preference, settings.method)
-            case "reward":
-                return RewardModelStage(train, validation, setting, settings.reward)
-            case "distill":
-                teacher = self._teacher()
-                return DistillStage(
-                    train, validation, setting, settings.distill, teacher, self.run / checkpoint.TEACHER_FILE
-                )
-            case "kto":
-                pairs = [pair for pair, _ in train], [pair for pair, _ in validation]
-                flags = [flag for _, flag in train], [flag for _, flag in validation]
-                return FeedbackStage(*pairs, setting, settings.preference, flags)
-            case "grpo" | "rloo" | "ppo":
-                assert self.reward_fn is not None
-                return ReinforceStage(
-                    train,
-                    validation,
-                    setting,
-                    settings.rl,
-                    settings.method,
-                    rollout_fn=self.rollout_fn,
-                    reward_fn=self.reward_fn,
-                )
+        asked = self.settings.model_copy(
+            update={"distill": self.settings.distill.model_copy(update={"logits": "live"})}  # nothing is written yet
+        )
+        numbers = Order(len(train), self.choices["batch_size"], asked.seed).items(0)
+        stage = self._stage(asked, [train[number] for number in numbers], validation[:_TIMED_VALIDATION])
+
+        def evaluation_seconds(stage: Stage) -> float:
+            count = min(len(validation), asked.rl.eval_prompts) if asked.method in REINFORCE else len(validation)
+            found = seconds_of(lambda: stage.evaluate(self.model)) * count / min(count, _TIMED_VALIDATION)
+            if self._questions:
+                some = self._questions[:_TIMED_VALIDATION]
+                found += seconds_of(lambda: self._judged(some)) * len(self._questions) / len(some)
+            return found
+
+        with threads(self.choices["num_threads"]), deterministic(), self._autocast():
+            return forecast(asked, self.choices, self.model, stage, len(train), evaluation_seconds)
 
     def _teacher(self) -> models.LanguageModel:
         """Who is learnt from. Raises ConfigError for one that knows other tokens."""
@@ -345,11 +330,7 @@ class TuningRun(Run):
         with self._autocast():
             self._scores = self.stage.evaluate(self.model)
         if self._questions:
-            assert self.reward_fn is not None
-            rl = self.settings.rl
-            self._scores |= judged_answers(
-                self.model, self._questions, rl.max_tokens, rollout_fn=self.rollout_fn, reward_fn=self.reward_fn
-            )
+            self._scores |= self._judged(self._questions)
         if self.task_fn is not None:
             self._scores = {**self._scores, **self.task_fn(self.model, self.tokenizer)}
         for warning in self.stage.warnings:
@@ -358,6 +339,11 @@ class TuningRun(Run):
         self.record.results["warnings"] = [*self.record.results.get("warnings", []), *self.stage.warnings]
         self.stage.warnings = []
         return self._scores
+
+    def _judged(self, questions: Sequence[Prompt]) -> dict[str, float]:
+        assert self.reward_fn is not None
+        most = self.settings.rl.max_tokens
+        return judged_answers(self.model, questions, most, rollout_fn=self.rollout_fn, reward_fn=self.reward_fn)
 
     def _sample(self) -> str | None:
         log = self.settings.log

@@ -70,8 +70,8 @@ def choose(
     step = Setting(
         batch_size, TokenBudget(0, lambda left: None), context, pack, settings.seed, model.device, share=share
     )
-    timed = _timed(settings, model, items[:batch_size], step, steps)
-    say(f"  {len(reasons) + 1}. timed on this machine: {timed.pop('said')}")
+    timed = _timed(settings, model, items[:batch_size], step)
+    say(f"  {len(reasons) + 1}. timed on this machine: {timed['timing']}")
     logs_each = learns_from_rewards and "log_every" not in settings.loop.model_fields_set
     return {
         "num_parameters": parameters,
@@ -103,9 +103,8 @@ def _timed(
     model: LanguageModel,
     items: Sequence[Sequence[Tokens]],
     setting: Setting,
-    steps: int | None,
 ) -> dict[str, Any]:
-    """The fastest way to compute a step here, timed on some items of the run; `said` is a line about it."""
+    """The fastest way to compute a step here, timed on some items of the run."""
     wanted, device = settings.machine, model.device
     longest = max(sum(len(one.ids) for one in item) for item in items)
     some = items[: max(1, min(len(items), MICRO_BATCH_TOKENS // longest))]
@@ -121,8 +120,6 @@ def _timed(
     chosen, reason = Probe(model, lambda model, _: answer_loss(model, batch), timed).choose(
         start, free=free, expected_tokens=0
     )
-    tokens = batch.input_ids.numel() * len(items) / len(some) * (steps or 0)
-    said = reason + (f"; about {tokens / chosen.tokens_per_s:.0f} s of steps" if steps else "")
     micro_batch = (wanted.micro_batch or 0) * setting.context or MICRO_BATCH_TOKENS
     peak = peak_flops(device, chosen.precision, chosen.num_threads)
-    return {**chosen.as_dict(), "micro_batch": micro_batch, "timing": reason, "peak_flops": peak, "said": said}
+    return {**chosen.as_dict(), "micro_batch": micro_batch, "timing": reason, "peak_flops": peak}

@@ -71,6 +71,7 @@ class TuneSettings(CommandSettings):
 
     Example: inkling tune runs/notes chats.jsonl
     Example: inkling tune runs/notes chats.jsonl --adapter lora --epochs 2
+    Example: inkling tune runs/notes chats.jsonl --epochs 2 --plan
     Example: inkling tune runs/notes-sft pairs.jsonl --method dpo --preference.beta 0.3
     Example: inkling tune runs/code-sft tasks.jsonl --method grpo --rl.rewards unit_tests
     """
@@ -119,6 +120,8 @@ class TuneSettings(CommandSettings):
     """Seed of the order, of new adapters and of what is drawn."""
     resume: bool = False
     """Continue the interrupted run that --out names."""
+    plan: bool = False
+    """Say what the run would be and take, and stop: nothing is trained or written."""
     as_json: bool = False
     """Print one JSON object with the results on standard output."""
 
@@ -154,6 +157,8 @@ class TuneSettings(CommandSettings):
         if self.resume:
             if self.out is None:
                 raise ValueError("name the run to go on with: --out")
+            if self.plan:
+                raise ValueError("a plan is for a new run: leave out --resume")
         elif self.start_from is None or self.data is None:
             raise ValueError("give a run and a file of rows: inkling tune RUN FILE, or --resume --out RUN")
         return self
