@@ -16,7 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import SMALL_SHAPE, random_checkpoint
 from inkling import checkpoint
+from inkling.tokenizer import Tokenizer
 from inkling.train.world import ALONE, World, join
 
 OPTIONS = [
@@ -60,6 +62,35 @@ def test_two_processes_train_the_model_of_one(data_folder: Path, tmp_path: Path)
             torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
     assert len(losses(one)) == 6
     assert together["validation"]["val_loss"] == pytest.approx(alone["validation"]["val_loss"], rel=1e-5)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("method", ["dpo", "grpo"])
+def test_two_processes_tune_the_model_of_one(small_tokenizer: Tokenizer, tmp_path: Path, method: str) -> None:
+    base = random_checkpoint(
+        tmp_path / "base", {"model_type": "qwen3", **SMALL_SHAPE, "max_position_embeddings": 64}, small_tokenizer
+    )
+    rows = [{"prompt": f"the cat {n}", "chosen": "sat on a mat", "rejected": "fell"} for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.py").write_text(
+        "def reward(prompts, completions):\n    return [len(set(x)) for x in completions]\n"
+    )
+    options = ["--method", method, "--steps", "4", "--batch-size", "4", "--lr", "1e-3", "--loop.eval-every", "2"]
+    options += ["--machine.precision", "fp32", "--machine.threads", "1", "--loop.log-every", "1", "--no-log.samples"]
+    if method == "grpo":
+        options += ["--rl.rewards", str(tmp_path / "own.py"), "--rl.max-tokens", "8", "--rl.group-size", "3"]
+        options += ["--rl.kl", "0.1", "--rl.kl-target", "0.01", "--rl.accept-hackable"]
+    command = [sys.executable, "-m", "inkling", "tune", str(base), str(tmp_path / "rows.jsonl"), *options]
+    for count in ("1", "2"):
+        out = ["--out", str(tmp_path / count), "--devices", count]
+        subprocess.run([*command, *out], check=True, capture_output=True)
+    one, two = tmp_path / "1", tmp_path / "2"
+    for key in ("loss", "reward", "divergence") if method == "grpo" else ("loss", "val_loss", "margin"):
+        assert len(losses(one, key)) >= 3
+        np.testing.assert_allclose(losses(two, key), losses(one, key), rtol=1e-4, atol=1e-6)
+    weights, wanted = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.timeout(120)

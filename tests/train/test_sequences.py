@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +35,7 @@ from inkling.train.sequences import (
 )
 from inkling.train.sft import SupervisedStage
 from inkling.train.stage import Setting, Stage
+from inkling.train.world import ALONE, World
 
 CPU = torch.device("cpu")
 
@@ -111,10 +117,9 @@ def pairs(count: int) -> list[list[Tokens]]:
 
 
 def answering(one: Setting) -> ReinforceStage:
-    """Rewards of six answers to each of five prompts."""
+    """Rewards of six answers to each of five prompts, drawn by their seeds."""
     prompts = [Prompt([0, *[5 + number] * (3 * number)], "", {}) for number in range(5)]
-    answers = [Rollout([7 + at % 6, *range(9, 10 + at % 5)], "", is_finished=at % 4 > 0) for at in range(30)]
-    rewards = [float(at % 7) for at in range(30)]
+    answers = [Rollout([7 + at % 6, *range(9, 10 + at % 5)], str(at % 7), is_finished=at % 4 > 0) for at in range(30)]
     settings = RolloutSettings(rewards=["x"], group_size=6, max_tokens=12, learn_truncated=False, kl=0.1, updates=2)
     return ReinforceStage(
         prompts,
@@ -122,8 +127,8 @@ def answering(one: Setting) -> ReinforceStage:
         one,
         settings,
         "grpo",
-        rollout_fn=lambda model, asked, *given: answers[: len(asked)],
-        reward_fn=lambda asked, texts: {"x": rewards[: len(texts)]},
+        rollout_fn=lambda model, asked, sampling, most, seeds: [answers[seed % 30] for seed in seeds],
+        reward_fn=lambda asked, texts: {"x": [float(text) for text in texts]},
     )
 
 
@@ -164,6 +169,44 @@ def test_however_they_are_laid_out_the_loss_is_the_same(model: LanguageModel, na
         assert other == pytest.approx(loss, rel=1e-5, abs=1e-6)
         for key, gradient in gradients.items():
             torch.testing.assert_close(others[key], gradient, rtol=1e-3, atol=1e-5)
+
+
+class Half(World):
+    """One of two processes, which are threads here."""
+
+    def __init__(self, rank: int, given: list[Any], meeting: threading.Barrier) -> None:
+        super().__init__(rank, 2, rank, 2)
+        self.__dict__.update(given=given, meeting=meeting)
+
+    def sum_(self, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            self.__dict__["given"][self.rank] = tensor.clone()
+            self.__dict__["meeting"].wait()
+            tensor.copy_(sum(self.__dict__["given"]))
+            self.__dict__["meeting"].wait()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_compute_the_step_of_one(model: LanguageModel, name: str) -> None:
+    given, meeting = [None, None], threading.Barrier(2, timeout=30)
+
+    def computed(world: World) -> tuple[float, dict[str, torch.Tensor], dict[str, float]]:
+        stage = STAGES[name](replace(setting(60, pack=False, batch_size=4), world=world, share=name != "sft"))
+        own = copy.deepcopy(model)
+        stage.begin(own)
+        with torch.no_grad():  # or neither margin nor divergence is anything
+            for parameter in own.parameters():
+                parameter.mul_(1.02)
+        return (*loss_and_gradients(stage, own, step=1), stage.task().measure_fn())
+
+    loss, gradients, measured = computed(ALONE)
+    with ThreadPoolExecutor(2) as pool:
+        halves = list(pool.map(computed, [Half(rank, given, meeting) for rank in range(2)]))
+    assert sum(half[0] for half in halves) == pytest.approx(loss, rel=1e-5, abs=1e-6)
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(sum(half[1][key] for half in halves), gradient, rtol=1e-3, atol=1e-5)
+    for half in halves:
+        assert half[2] == pytest.approx(measured, rel=1e-4, abs=1e-6)
 
 
 def test_a_shared_beginning_is_computed_once(model: LanguageModel) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import difficulty_of, evaluator, exports_line, tasks_in_training, write_sample
+from inkling.commands._processes import run_in_processes
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.train import pilot, world
@@ -33,7 +33,7 @@ def run(settings: Settings) -> int:
     if settings.pilot and (settings.devices > 1 or world.is_launched()):
         raise ConfigError("pilots are trained by one process: leave out --pilot here, and run inkling plan before")
     if settings.devices > 1 and not world.is_launched():
-        return _run_in_processes(settings)
+        return run_in_processes("train", settings)
     here = world.join(settings.machine.device)
     try:
         with LiveProgress(quiet=settings.as_json or not here.is_main) as progress:
@@ -128,15 +128,6 @@ def _which_run(settings: Settings) -> tuple[bool, str]:
     """Whether to go on with a run, and the folder of that one or of a new one."""
     resumed = _run_to_resume(settings)
     return resumed is not None, str(resumed or new_run_path(settings))
-
-
-def _run_in_processes(settings: Settings) -> int:
-    """The same command once for each device."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "settings.yaml"
-        file.write_text(settings.model_dump_json(exclude_unset=True, exclude={"config"}))  # JSON is YAML
-        arguments = ["train", "--config", str(file), *(["--debug"] if settings.debug else [])]
-        return world.launch(settings.devices, arguments, settings.machine.device)
 
 
 def summary(path: Path, record: RunRecord) -> dict[str, Any]:

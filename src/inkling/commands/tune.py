@@ -10,11 +10,13 @@ from pathlib import Path
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
 from inkling.commands._hooks import exports_line, tasks_in_training, write_sample
+from inkling.commands._processes import run_in_processes
 from inkling.commands._rollouts import check_rewards, reward_fn, rollout_fn
 from inkling.commands.train import predicted_beside_actual, summary
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.rewards import from_anywhere
+from inkling.train import world
 from inkling.train.resume import check_idle, free_run_path
 from inkling.train.tune import TuningRun
 from inkling.train.tune_settings import TuneSettings as Settings
@@ -22,18 +24,26 @@ from inkling.train.tune_settings import TuneSettings as Settings
 
 def run(settings: Settings) -> int:
     """Tune, then say what came out and what to type next. Exit status 130 after Ctrl-C."""
-    with LiveProgress(quiet=settings.as_json) as progress:
-        work = prepared(settings, progress)
-        if settings.plan:
-            if settings.as_json:
-                print(json.dumps(work.choices))
-            return 0
-        record = work.train()
-    path = work.run
+    if settings.devices > 1 and not world.is_launched():
+        return run_in_processes("tune", settings)
+    here = world.join(settings.machine.device)
+    try:
+        with LiveProgress(quiet=settings.as_json or not here.is_main) as progress:
+            work = prepared(settings, progress, here)
+            if settings.plan:
+                print(json.dumps(work.choices) if settings.as_json else "\nNext:  the same without --plan")
+                return 0
+            record = work.train()
+    except world.PeerLostError:
+        if here.is_main:
+            raise
+        return 1
+    if not here.is_main:
+        return 0
     if settings.as_json:
-        print(json.dumps(summary(path, record)))
+        print(json.dumps(summary(work.run, record)))
     else:
-        print_summary(path, record)
+        print_summary(work.run, record)
     return 128 + signal.SIGINT if record.status == "interrupted" else 0
 
 
@@ -43,7 +53,7 @@ def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
     return work.run, work.train()
 
 
-def prepared(settings: Settings, progress: LiveProgress) -> TuningRun:
+def prepared(settings: Settings, progress: LiveProgress, here: world.World = world.ALONE) -> TuningRun:
     """All that comes before the first step: rows are read, all is chosen, timed and said. Nothing is written."""
     record = None
     if settings.resume:
@@ -54,7 +64,8 @@ def prepared(settings: Settings, progress: LiveProgress) -> TuningRun:
         assert settings.start_from is not None
         name = checkpoint.run_of(settings.start_from).resolve().name
         settings = _from_anywhere(settings)
-        path = free_run_path(settings.out or Path("runs") / f"{name}-{settings.method}")
+        wanted = settings.out or Path("runs") / f"{name}-{settings.method}"
+        path = Path(here.from_main(str(free_run_path(wanted)) if here.is_main else ""))
     return TuningRun(
         path,
         settings,
@@ -66,6 +77,7 @@ def prepared(settings: Settings, progress: LiveProgress) -> TuningRun:
         reward_fn=reward_fn(settings.rl.rewards) if settings.rl.rewards else None,
         check_fn=partial(check_rewards, settings.rl.rewards, accept=settings.rl.accept_hackable),
         describe=exports_line,
+        world=here,
     )
 
 
@@ -91,7 +103,7 @@ def _resumed(asked: Settings, record: RunRecord) -> Settings:
     if record.status == "finished":
         raise CheckpointError(f"{asked.out} is finished; tune it further as a new run: inkling tune {asked.out} DATA")
     stored = Settings(**record.settings)
-    free = {"resume", "out", "as_json", "config", "debug"}
+    free = {"resume", "out", "as_json", "config", "debug", "devices"}
     differing = [name for name in asked.model_fields_set - free if getattr(asked, name) != getattr(stored, name)]
     if differing:
         raise ConfigError(

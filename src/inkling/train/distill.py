@@ -69,6 +69,9 @@ class DistillStage(Stage):
         """Ask the teacher about all sequences, or find what it said before, where that is to be stored."""
         if self.settings.logits == "live":
             return
+        world = self.setting.world
+        if not world.is_main:
+            world.wait()  # until the first process has written it
         counts = [item[0].num_learnt for item in self.items]
         if self._store.is_file():
             tensors, _ = read_tensors(self._store, verify=True)
@@ -84,6 +87,8 @@ class DistillStage(Stage):
             known = [part for part in parts if part is not None]
             tensors = {"ids": torch.cat([a for a, _ in known]), "log_probs": torch.cat([b for _, b in known])}
             write_tensors(self._store, tensors)
+        if world.is_main:
+            world.wait()
         both = zip(torch.split(tensors["ids"], counts), torch.split(tensors["log_probs"], counts), strict=True)
         self._stored = dict(enumerate(both))
 

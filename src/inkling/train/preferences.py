@@ -17,6 +17,7 @@ from inkling.models import LanguageModel
 from inkling.train.loop import Task
 from inkling.train.sequences import Sequences, Tokens, by_sequence, token_logprobs
 from inkling.train.stage import Setting, Stage, without_learning
+from inkling.train.world import ALONE, World
 
 PairMethod = Literal["dpo", "orpo", "simpo"]
 DISPLACED = -1.0
@@ -108,13 +109,14 @@ class ReferencedStage(Stage):
 
     def _sums_of(self, model: LanguageModel, items: Sequence[Sequence[Tokens]]) -> Tensor:
         """Summed log-probabilities of all sequences, (items, sequences of each)."""
-        found = torch.zeros(len(items), 2)
+        found = torch.zeros(len(items), 2, device=self.setting.device)
         with without_learning(model):
-            for numbers in self.groups_of(range(len(items)), items):
+            for numbers in self.groups_of(self.own(range(len(items))), items):
                 batch = self.laid_out([items[number] for number in numbers])
                 sums = by_sequence(token_logprobs(model, batch), batch)
-                found[numbers] = sums.view(len(numbers), -1).float().cpu()
-        return found
+                found[numbers] = sums.view(len(numbers), -1).float()
+        self.setting.world.sum_([found])
+        return found.cpu()
 
     def reference_of(self, sequences: Sequences, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Tensor:
         """Summed log-probabilities by the reference, (S); zeros where the method has none."""
@@ -166,7 +168,7 @@ class PreferenceStage(ReferencedStage):
         numbers = self.order.items(step)
         num_chosen = sum(self.items[number][0].num_learnt for number in numbers)
         scale = self.sft_weight * len(numbers) / num_chosen
-        for batch in self.batches_of(numbers, self.items):
+        for batch in self.batches_of(self.own(numbers), self.items):
             yield Compared(batch.sequences, batch.reference, scale)
 
     def batch(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Compared:
@@ -252,7 +254,8 @@ class FeedbackStage(ReferencedStage):
     def micro_batches(self, step: int) -> Iterator[Compared]:
         """Of a step; the divergence is measured first, on prompts with answers that belong to others."""
         assert self._model is not None
-        yield from self._with_divergence(self._model, self.order.items(step), self.items)
+        numbers = self.order.items(step)
+        yield from self._with_divergence(self._model, numbers, self.own(numbers), self.items, self.setting.world)
 
     def batch(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> Compared:
         """Answers and mismatched answers side by side."""
@@ -261,15 +264,23 @@ class FeedbackStage(ReferencedStage):
         return Compared(sequences, self.reference_of(sequences, numbers, items), is_good=flags)
 
     def _with_divergence(
-        self, model: LanguageModel, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]
+        self,
+        model: LanguageModel,
+        numbers: Sequence[int],
+        own: Sequence[int],
+        items: Sequence[Sequence[Tokens]],
+        world: World,
     ) -> Iterator[Compared]:
-        batches: list[Compared] = list(self.batches_of(numbers, items))
+        """The own ones of some items; the divergence is that of all of them."""
+        batches: list[Compared] = list(self.batches_of(own, items))
         gains: list[Tensor] = []
         with without_learning(model):
             for batch in batches:
                 log_probs = by_sequence(token_logprobs(model, batch.sequences), batch.sequences)
                 gains.append((log_probs - batch.reference)[1::2])
-        divergence = torch.cat(gains).mean().clamp(min=0)
+        total = torch.cat(gains).sum()
+        world.sum_([total])
+        divergence = (total / len(numbers)).clamp(min=0)
         nats = sum(items[n][0].num_learnt for n, flag in zip(numbers, self._flags(numbers, items), strict=True) if flag)
         scale = self.sft_weight * len(numbers) / max(1, nats)
         for batch in batches:
@@ -295,7 +306,8 @@ class FeedbackStage(ReferencedStage):
         """The same loss on validation answers, and how much likelier good and bad ones have become, in nats."""
         total = 0.0
         with without_learning(model), self.noting_apart() as found:
-            for batch in self._with_divergence(model, range(len(self.validation)), self.validation):
+            every = range(len(self.validation))
+            for batch in self._with_divergence(model, every, every, self.validation, ALONE):
                 total += float(self._losses(model, batch)[0].sum())
         scores = {"val_loss": total / len(self.validation), **{f"val_{name}": one for name, one in found.items()}}
         self._warn_of_displacement(scores["val_good_gain"], "good")

@@ -37,6 +37,7 @@ class _Experience:
         old: Log-probabilities when they were drawn.
         reference: The same of the model at the start; empty where nothing asks for it.
         values: What the value head said then, and returns: empty but for ppo.
+        num_learnt: Tokens that are learnt in the step, by all processes.
     """
 
     tokens: list[Tokens]
@@ -45,6 +46,7 @@ class _Experience:
     reference: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     returns: list[Tensor] = field(default_factory=list)
+    num_learnt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class ReinforceStage(Stage):
 
     def num_tokens(self, step: int) -> float:
         """Tokens of the answers that were learnt from."""
-        return float(sum(one.num_learnt for one in self._experience.tokens))
+        return self._experience.num_learnt
 
     def size(self, step: int) -> float:
         """Losses come as shares of the step's mean."""
@@ -152,10 +154,12 @@ class ReinforceStage(Stage):
     def _roll_out(self, number: int) -> _Experience:
         assert self._model is not None
         model, settings = self._model, self.settings
-        prompts = [self.prompts[n] for n in self.order.items(number) for _ in range(settings.group_size)]
-        first = (self.setting.seed * 1_000_003 + number) * len(prompts)
+        numbers, size = self.order.items(number), settings.group_size
+        prompts = [self.prompts[n] for n in self.own(numbers) for _ in range(size)]
+        first = (self.setting.seed * 1_000_003 + number) * len(numbers) * size
+        places = [place * size + at for place in self.own(range(len(numbers))) for at in range(size)]
         with without_learning(model):
-            seeds = [(first + place) % 2**31 for place in range(len(prompts))]
+            seeds = [(first + place) % 2**31 for place in places]
             rollouts = self._rollout_fn(model, [one.ids for one in prompts], self.sampling, settings.max_tokens, seeds)
         parts = self._reward_fn(prompts, [one.text for one in rollouts])
         rewards = torch.tensor([sum(values) for values in zip(*parts.values(), strict=True)], dtype=torch.float64)
@@ -167,7 +171,9 @@ class ReinforceStage(Stage):
             )
             for prompt, one in zip(prompts, rollouts, strict=True)
         ]
-        experience = _Experience(tokens, [])
+        learnt = torch.tensor(float(sum(one.num_learnt for one in tokens)), device=self.setting.device)
+        self.setting.world.sum_([learnt])
+        experience = _Experience(tokens, [], num_learnt=float(learnt))
         if self._remembers:
             self._remember(model, experience)
         self._weigh(experience, rewards)
@@ -225,7 +231,9 @@ class ReinforceStage(Stage):
             per_token = torch.cat(divergences)
             self.note({"divergence": per_token})
             if settings.kl_target is not None:
-                mean = float(per_token.mean())
+                total = per_token.sum()
+                self.setting.world.sum_([total])
+                mean = float(total) / max(1.0, experience.num_learnt)
                 self._kl.fill_(policy.next_coefficient(float(self._kl), mean, settings.kl_target))
         kl = float(self._kl)
         match self.method:
@@ -310,17 +318,21 @@ class ReinforceStage(Stage):
         advantages = by_sequence(batch.advantages, sequences) / lengths
         whole = by_sequence(log_ratio, sequences)
         clip = {"clip_low": settings.clip_low, "clip_high": settings.clip_high}
-        return policy.clipped_policy_loss(whole, advantages, **clip).sum() / len(self._experience.tokens)
+        return policy.clipped_policy_loss(whole, advantages, **clip).sum() / self._num_answers
+
+    @property
+    def _num_answers(self) -> float:
+        """Of a step, by all processes."""
+        return float(self.setting.batch_size * self.settings.group_size)
 
     def _mean(self, losses: Tensor, sequences: Sequences) -> Tensor:
-        tokens = self._experience.tokens
         return policy.mean_over_tokens(
             losses,
             sequences.lengths,
             sequences.owners,
             kind=self.settings.mean,
-            num_tokens=float(max(1, sum(one.num_learnt for one in tokens))),
-            num_answers=float(len(tokens)),
+            num_tokens=max(1.0, self._experience.num_learnt),
+            num_answers=self._num_answers,
             longest=self.settings.max_tokens,
         )
 
@@ -380,5 +392,5 @@ class ReinforceStage(Stage):
             for name in ("advantages", "old", "reference", "values", "returns")
             if name in state
         }
-        self._experience = _Experience(tokens, **parts)
+        self._experience = _Experience(tokens, **parts, num_learnt=float(sum(counts)))
         self._rollout_number = int(state["number"])

@@ -15,6 +15,7 @@ from inkling.models import LanguageModel
 from inkling.train.branching import lay_out_branching, num_computed
 from inkling.train.loop import Task
 from inkling.train.sequences import Order, Sequences, TokenBudget, Tokens, in_micro_batches, lay_out
+from inkling.train.world import ALONE, World
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Setting:
         context: Tokens that the model sees at once.
         pack: Whether several sequences share a row.
         share: Whether what the sequences of an item begin with is computed once for them.
+        world: The processes that train together; each takes its share of the items of a step.
         autocast: The precision in which losses are computed.
     """
 
@@ -38,6 +40,7 @@ class Setting:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     share: bool = False
+    world: World = ALONE
 
 
 def laid_out(items: Sequence[Sequence[Tokens]], setting: Setting) -> Sequences:
@@ -108,13 +111,17 @@ class Stage(ABC):
             tokens_fn=self.num_tokens,
             size_fn=self.size,
             halve=self.setting.budget.halve,
-            measure_fn=self.measured,
+            measure_fn=self._measured_by_all,
             **more,
         )
 
     def micro_batches(self, step: int) -> Iterator[Any]:
         """Of a step, as a function of the step alone."""
-        yield from self.batches_of(self.order.items(step), self.items)
+        yield from self.batches_of(self.own(self.order.items(step)), self.items)
+
+    def own(self, numbers: Sequence[int]) -> Sequence[int]:
+        """This process's share of some items."""
+        return numbers[self.setting.world.rank :: self.setting.world.size]
 
     def groups_of(self, numbers: Sequence[int], items: Sequence[Sequence[Tokens]]) -> list[list[int]]:
         """The numbers of the items of each micro-batch, the longest first: too little memory is found out at once."""
@@ -154,6 +161,16 @@ class Stage(ABC):
             found.update(self.measured())
         finally:
             self._sums, self._counts = before
+
+    def _measured_by_all(self) -> dict[str, float]:
+        """The same over all processes."""
+        names = sorted(self._sums)
+        both = torch.tensor(
+            [[float(self._sums[name]), self._counts[name]] for name in names], device=self.setting.device
+        )
+        self.setting.world.sum_([both])
+        self._sums, self._counts = {}, {}
+        return {name: total / max(1.0, count) for name, (total, count) in zip(names, both.tolist(), strict=True)}
 
     def measured(self) -> dict[str, float]:
         """The means since last asked."""

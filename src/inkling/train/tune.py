@@ -37,7 +37,7 @@ from inkling.train.trainable import make_trainable
 from inkling.train.tune_choices import choose
 from inkling.train.tune_forecast import TuningForecast, forecast, seconds_of
 from inkling.train.tune_settings import REINFORCE, TuneSettings
-from inkling.train.world import ALONE
+from inkling.train.world import ALONE, World
 
 _TIMED_VALIDATION = 32
 
@@ -59,6 +59,7 @@ class TuningRun(Run):
         reward_fn: What answers are worth; None without rewards.
         check_fn: Looks, before the run, whether rewards can be used for prompts from these places.
         describe: Says, before the run, where such a model can be exported to.
+        world: The processes that train together.
     """
 
     def __init__(
@@ -74,10 +75,11 @@ class TuningRun(Run):
         check_fn: Callable[[Sequence[Prompt], Sequence[str]], None] = lambda prompts, places: None,
         task_fn: TaskFn | None = None,
         describe: DescribeFn | None = None,
+        world: World = ALONE,
     ) -> None:
         assert settings.start_from is not None
         assert settings.data is not None
-        super().__init__(run, settings, is_new=record is None, report=report, world=ALONE)
+        super().__init__(run, settings, is_new=record is None, report=report, world=world)
         self.settings = settings
         self.sample_fn = sample_fn
         self.task_fn = task_fn
@@ -100,11 +102,7 @@ class TuningRun(Run):
         self._say_what_begins()
         self.model.train()
         make_trainable(self.model, settings)
-        self.choices = record.choices if record is not None else self._choose()
-        if record is None:
-            expected = self._forecast()
-            self.report.note(f"  {len(self.choices['reasons']) + 2}. {expected.sentence()}")
-            self.choices["forecast"] = expected.as_dict()
+        self.choices = record.choices if record is not None else world.from_main(self._choose() if world.is_main else 0)
         if record is None and describe is not None:
             self.report.note(describe(self.model.config, self.tokenizer))
         data = {
@@ -113,7 +111,7 @@ class TuningRun(Run):
             **lineage_of(self.parent),
         }
         self.record = record if record is not None else self._new_record(data)
-        self.stage = self._stage(settings, *self._items)
+        self.stage = self._stage(settings, self.choices, *self._items, world)
 
     # ------------------------------------------------------------ what it begins with
 
@@ -184,13 +182,23 @@ class TuningRun(Run):
             )
 
     def _choose(self) -> dict[str, Any]:
+        """By the first process, for all; with what is to be expected."""
         items = sequences_of(self.settings.method, self._items[0], self.settings.rl)
-        return choose(self.settings, self.model, items, self.encoder.context, self.report.note)
+        choices = choose(self.settings, self.model, items, self.encoder.context, self.report.note, self.world)
+        expected = self._forecast(choices)
+        self.report.note(f"  {len(choices['reasons']) + 2}. {expected.sentence()}")
+        return {**choices, "forecast": expected.as_dict()}
 
     # ------------------------------------------------------------ the stage
 
-    def _stage(self, settings: TuneSettings, train: Sequence[Any], validation: Sequence[Any]) -> Stage:
-        choices = self.choices
+    def _stage(
+        self,
+        settings: TuneSettings,
+        choices: dict[str, Any],
+        train: Sequence[Any],
+        validation: Sequence[Any],
+        world: World,
+    ) -> Stage:
         setting = Setting(
             batch_size=choices["batch_size"],
             budget=TokenBudget(choices["micro_batch"], lambda tokens: self._keep_smaller_micro_batch(tokens)),
@@ -198,8 +206,9 @@ class TuningRun(Run):
             pack=choices["pack"],
             seed=settings.seed,
             device=self.device,
-            autocast=self._autocast,
+            autocast=lambda: autocast(self.device, choices["precision"]),
             share=choices.get("share", False),  # runs begun before prompts were shared have none
+            world=world,
         )
         return build_stage(
             settings,
@@ -213,14 +222,16 @@ class TuningRun(Run):
             reward_fn=self.reward_fn,
         )
 
-    def _forecast(self) -> TuningForecast:
-        """From one step of the run, and a part of an evaluation."""
+    def _forecast(self, choices: dict[str, Any]) -> TuningForecast:
+        """From one step of this process, and a part of an evaluation."""
         train, validation = self._items
         asked = self.settings.model_copy(
             update={"distill": self.settings.distill.model_copy(update={"logits": "live"})}  # nothing is written yet
         )
-        numbers = Order(len(train), self.choices["batch_size"], asked.seed).items(0)
-        stage = self._stage(asked, [train[number] for number in numbers], validation[:_TIMED_VALIDATION])
+        size = choices["batch_size"] // self.world.size
+        numbers = Order(len(train), size, asked.seed).items(0)
+        few = {**choices, "batch_size": size}
+        stage = self._stage(asked, few, [train[number] for number in numbers], validation[:_TIMED_VALIDATION], ALONE)
 
         def evaluation_seconds(stage: Stage) -> float:
             count = min(len(validation), asked.rl.eval_prompts) if asked.method in REINFORCE else len(validation)
@@ -230,8 +241,8 @@ class TuningRun(Run):
                 found += seconds_of(lambda: self._judged(some)) * len(self._questions) / len(some)
             return found
 
-        with threads(self.choices["num_threads"]), deterministic(), self._autocast():
-            return forecast(asked, self.choices, self.model, stage, len(train), evaluation_seconds)
+        with threads(choices["num_threads"]), deterministic(), stage.setting.autocast():
+            return forecast(asked, choices, self.model, stage, len(train), evaluation_seconds)
 
     def _teacher(self) -> models.LanguageModel:
         """Who is learnt from. Raises ConfigError for one that knows other tokens."""
@@ -256,7 +267,7 @@ class TuningRun(Run):
 
     def train(self) -> RunRecord:
         """Train to the end or to an interruption; returns the record, whose status says which."""
-        if self._is_new and not (self.run / checkpoint.RUN_FILE).exists():
+        if self._is_new and self.world.is_main and not (self.run / checkpoint.RUN_FILE).exists():
             self._create_run_folder()
         with threads(self.choices["num_threads"]), deterministic(), self._autocast():
             self.stage.begin(self.model)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from inkling import machine, models
+from inkling.errors import ConfigError
 from inkling.models import LanguageModel
 from inkling.train.branching import can_branch
 from inkling.train.loop import MicroBatch
@@ -14,6 +15,7 @@ from inkling.train.sequences import TokenBudget, Tokens, packing_pays
 from inkling.train.sft import answer_loss
 from inkling.train.stage import Setting, laid_out
 from inkling.train.tune_settings import REINFORCE, TuneSettings
+from inkling.train.world import ALONE, World
 
 MICRO_BATCH_TOKENS = 8192
 _REINFORCE_STEPS = 100
@@ -41,18 +43,22 @@ def choose(
     items: Sequence[Sequence[Tokens]],
     context: int,
     say: Callable[[str], None],
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """All choices, with the reason for each: what `run.json` keeps as `choices`.
 
     Args:
         model: As it is trained.
         items: The sequences of each.
+        world: The processes that train together. Raises ConfigError where they cannot share a step evenly.
     """
     parameters = models.num_parameters(model.config)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     learns_from_rewards = settings.method in REINFORCE
     num_items = len(items)
     batch_size = settings.batch_size or max(1, min(32, num_items // 10))
+    if batch_size % world.size:
+        raise ConfigError(f"{batch_size} a step cannot be shared by {world.size} devices: give another --batch-size")
     steps = _steps(settings, num_items, batch_size)
     rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
     pack, share = settings.packing == "yes", settings.packing == "auto" and can_branch(model, items)
@@ -70,7 +76,7 @@ def choose(
     step = Setting(
         batch_size, TokenBudget(0, lambda left: None), context, pack, settings.seed, model.device, share=share
     )
-    timed = _timed(settings, model, items[:batch_size], step)
+    timed = _timed(settings, model, items[: batch_size // world.size], step, world)
     say(f"  {len(reasons) + 1}. timed on this machine: {timed['timing']}")
     logs_each = learns_from_rewards and "log_every" not in settings.loop.model_fields_set
     return {
@@ -103,6 +109,7 @@ def _timed(
     model: LanguageModel,
     items: Sequence[Sequence[Tokens]],
     setting: Setting,
+    world: World,
 ) -> dict[str, Any]:
     """The fastest way to compute a step here, timed on some items of the run."""
     wanted, device = settings.machine, model.device
@@ -111,7 +118,7 @@ def _timed(
     batch = laid_out(some, setting)
     start = Choices(
         precision="fp32" if wanted.precision == "auto" else wanted.precision,
-        num_threads=wanted.threads or max(1, machine.usable_cores() - wanted.nice),
+        num_threads=wanted.threads or max(1, (machine.usable_cores() - wanted.nice) // world.local_size),
         micro_batch=len(batch.input_ids),
     )
     free = {"precision"} if wanted.precision == "auto" else set()
@@ -121,5 +128,5 @@ def _timed(
         start, free=free, expected_tokens=0
     )
     micro_batch = (wanted.micro_batch or 0) * setting.context or MICRO_BATCH_TOKENS
-    peak = peak_flops(device, chosen.precision, chosen.num_threads)
+    peak = peak_flops(device, chosen.precision, chosen.num_threads) * world.size
     return {**chosen.as_dict(), "micro_batch": micro_batch, "timing": reason, "peak_flops": peak}

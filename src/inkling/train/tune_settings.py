@@ -116,6 +116,9 @@ class TuneSettings(CommandSettings):
     """Length of the run in steps. Default: by --epochs; 100 for grpo, rloo and ppo."""
     time: Duration | None = None
     """Length of the run in time, such as 90s, 10m or 2h."""
+    devices: int = Field(1, ge=1)
+    """Processes that train together on this machine, each on a GPU of its own, or a share of the cores. The batch, the
+    schedule and the losses are those of one process."""
     seed: int = Field(1, ge=0)
     """Seed of the order, of new adapters and of what is drawn."""
     resume: bool = False
@@ -186,6 +189,14 @@ class TuneSettings(CommandSettings):
             raise ValueError("distill learns from a larger run: name it with --distill.teacher")
         if self.method == "reward" and self.adapter != "none":
             raise ValueError("a reward model is trained as a whole: leave out --adapter")
+        return self
+
+    @model_validator(mode="after")
+    def _what_several_processes_can(self) -> TuneSettings:
+        if self.devices > 1 and (self.method == "ppo" or self.rl.updates > 1):
+            raise ValueError("ppo and --rl.updates keep the answers of a step in one process: leave out --devices")
+        if self.devices > 1 and self.plan:
+            raise ValueError("a plan is timed in one process: leave out --devices")
         return self
 
     @model_validator(mode="after")
