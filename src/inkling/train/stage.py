@@ -38,7 +38,7 @@ class Setting:
     pack: bool
     seed: int
     device: torch.device
-    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     share: bool = False
     world: World = ALONE
 
