@@ -70,7 +70,9 @@ def attend(
     if narrow or scoring.softcap is not None:
         mixed = _attend_explicitly(queries, keys, values, mask, scoring.softcap)
     else:
-        causal = mask is None and T > 1
+        causal = False  # not `= T > 1`: compiled for any length that is a symbol, and the kernel takes none
+        if mask is None and T > 1:
+            causal = True
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(queries.dtype)
         mixed = F.scaled_dot_product_attention(
