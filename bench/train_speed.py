@@ -1,11 +1,13 @@
 """Training speed and peak memory on this machine: Inkling, nanoGPT, transformers.Trainer and litgpt on the same shapes.
 
-    python bench/train_speed.py NANOGPT [--litgpt-python PYTHON] [--sizes 5m 27m 124m] [--repeats 3]
+    python bench/train_speed.py NANOGPT [--litgpt-python PYTHON] [--sizes 5m 27m 124m] [--repeats 3] [--rows rows.jsonl]
 
 NANOGPT is a checkout of karpathy/nanoGPT. Each run is a process of its own that trains a model of the given shape on
 random tokens, all of them in turn, `--repeats` times; a run's speed is that of the median step after the first few, its
-memory the largest resident size of the process. Every peer runs in each precision it offers; its best counts. Inkling
-chooses for itself, by timing. Optimizer: AdamW everywhere, gradients clipped to 1.
+memory the largest resident size of the process. Every peer runs in each precision it offers, and compiled or not; its
+best counts. Inkling chooses for itself, by timing. Optimizer: AdamW everywhere, gradients clipped to 1.
+With --rows each run is a line of that file as soon as it is done, and what is printed is about all lines of the file
+for this processor and ONEDNN_MAX_CPU_ISA: a long measurement can be made in portions, --who and --ways say which.
 On a GPU: --device cuda --sizes 124m-gpu 1b-gpu --peak-tflops 989 (of an H200).
 
 nanoGPT and Trainer train GPT-2's architecture, litgpt and Trainer Llama's; Inkling both. Prints one JSON line.
@@ -14,6 +16,7 @@ nanoGPT and Trainer train GPT-2's architecture, litgpt and Trainer Llama's; Inkl
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -81,7 +84,7 @@ def train_nanogpt(folder: Path, shape: dict[str, int], precision: str, compiled:
     return [float(value) / 1e3 for value in re.findall(r"time ([\d.]+)ms", done.stdout)][1:]
 
 
-def train_transformers(arch: str, shape: dict[str, int], precision: str, device: str) -> list[float]:
+def train_transformers(arch: str, shape: dict[str, int], precision: str, compiled: bool, device: str) -> list[float]:
     """Seconds of each step of `transformers.Trainer`."""
     import torch
     from transformers import (
@@ -137,6 +140,7 @@ def train_transformers(arch: str, shape: dict[str, int], precision: str, device:
             out,
             use_cpu=device == "cpu",
             bf16=precision == "bf16",
+            torch_compile=compiled,
             per_device_train_batch_size=shape["batch"],
             max_steps=shape["steps"],
             optim="adamw_torch_fused",
@@ -150,8 +154,11 @@ def train_transformers(arch: str, shape: dict[str, int], precision: str, device:
     return seconds
 
 
-def train_litgpt(shape: dict[str, int], precision: str, device: str) -> list[float]:
-    """Seconds of each step as `litgpt pretrain` takes them: Fabric, its model, its chunked loss, fused AdamW."""
+def train_litgpt(shape: dict[str, int], precision: str, compiled: bool, device: str) -> list[float]:
+    """Seconds of each step as `litgpt pretrain` takes them: Fabric, its model, its chunked loss, fused AdamW.
+
+    It compiles always; here it runs without too.
+    """
     import lightning  # type: ignore[import-not-found]
     import torch
     from litgpt.model import GPT, Config  # type: ignore[import-not-found]
@@ -177,6 +184,8 @@ def train_litgpt(shape: dict[str, int], precision: str, device: str) -> list[flo
     with fabric.init_module(empty_init=False):
         model = GPT(config)
     model.lm_head.weight = model.transformer.wte.weight
+    if compiled:
+        model = torch.compile(model)
     model = fabric.setup(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1, betas=(0.9, 0.95), fused=True)
     optimizer = fabric.setup_optimizers(optimizer)
@@ -262,9 +271,10 @@ def work(options: dict[str, Any]) -> None:
             folder, compiled = Path(options["folder"]), options["compiled"]
             seconds = train_nanogpt(folder, shape, options["precision"], compiled, options["device"])
         case "transformers":
-            seconds = train_transformers(options["arch"], shape, options["precision"], options["device"])
+            way = options["precision"], options["compiled"], options["device"]
+            seconds = train_transformers(options["arch"], shape, *way)
         case "litgpt":
-            seconds = train_litgpt(shape, options["precision"], options["device"])
+            seconds = train_litgpt(shape, options["precision"], options["compiled"], options["device"])
         case _:
             seconds = train_inkling(options["arch"], shape, options["compiled"], options["device"])
     peak_kb = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -276,22 +286,25 @@ def work(options: dict[str, Any]) -> None:
     )
 
 
-def candidates(arch: str, nanogpt: str, litgpt_python: str | None, device: str) -> dict[str, list[dict[str, Any]]]:
+def candidates(arch: str, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Who trains this architecture, and the ways in which each is tried."""
-    precisions = ("fp32", "bf16")
-    here = sys.executable
-    trainer = [{"who": "transformers", "python": here, "arch": arch, "precision": name} for name in precisions]
-    own = [{"who": "inkling", "python": here, "arch": arch, "compiled": compiled} for compiled in (False, True)]
-    found = {"inkling": own, "transformers.Trainer": trainer}
+    here, on_gpu = sys.executable, options.device != "cpu"
+    both = [
+        {"precision": precision, "compiled": way == "compiled"}
+        for precision in options.precisions
+        for way in options.ways
+    ]
+    own = [{"who": "inkling", "python": here, "arch": arch, "compiled": way == "compiled"} for way in options.ways]
+    found = {
+        "inkling": own,
+        "transformers.Trainer": [{"who": "transformers", "python": here, "arch": arch, **way} for way in both],
+    }
     if arch == "gpt2":
-        ways = [{"compiled": False}, {"compiled": True}]
-        precision = "fp32" if device == "cpu" else "bf16"
-        found["nanogpt"] = [
-            {"who": "nanogpt", "python": here, "folder": nanogpt, "precision": precision, **way} for way in ways
-        ]
-    elif litgpt_python is not None:
-        found["litgpt"] = [{"who": "litgpt", "python": litgpt_python, "precision": name} for name in precisions]
-    return found
+        ways = [{"precision": "bf16" if on_gpu else "fp32", "compiled": way == "compiled"} for way in options.ways]
+        found["nanogpt"] = [{"who": "nanogpt", "python": here, "folder": options.nanogpt, **way} for way in ways]
+    elif options.litgpt_python is not None:
+        found["litgpt"] = [{"who": "litgpt", "python": options.litgpt_python, **way} for way in both]
+    return {name: ways for name, ways in found.items() if options.who is None or name in options.who}
 
 
 def peak_shares(
@@ -307,6 +320,31 @@ def peak_shares(
     return {name: round(statistics.median(some) * flops / (peak_tflops * 1e12), 3) for name, some in speeds.items()}
 
 
+def summary(rows: list[Result], options: argparse.Namespace) -> Result:
+    """Medians of each way of each one; Inkling's as ratios to the best way of the best peer, with their spread."""
+    speeds: dict[str, list[float]] = {}
+    for row in rows:
+        way = f"{row['name']}, {row['precision']}{', compiled' if row['compiled'] else ''}"
+        speeds.setdefault(way, []).append(row["tokens_per_s"])
+    medians = {way: statistics.median(values) for way, values in speeds.items()}
+    peers = [value for way, value in medians.items() if not way.startswith("inkling")]
+    ratios = {
+        way: [round(value / max(peers), 2) for value in (medians[way], min(values), max(values))]
+        for way, values in speeds.items()
+        if peers and way.startswith("inkling")
+    }
+    names = {row["name"] for row in rows}
+    return {
+        "size": rows[0]["size"],
+        "architecture": rows[0]["arch"],
+        "times_the_best_peer": ratios,
+        "tokens_per_s": medians,
+        "runs": {way: len(values) for way, values in speeds.items()},
+        "peak_mb": {name: min(row["peak_mb"] for row in rows if row["name"] == name) for name in sorted(names)},
+        "peak_share": peak_shares(SHAPES[rows[0]["size"]], rows[0]["arch"], speeds, options.peak_tflops),
+    }
+
+
 def main() -> None:
     """All runs in turn, `--repeats` times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -317,40 +355,35 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, help="of the device in bf16, for the share of it that is reached")
     parser.add_argument("--architectures", nargs="+", choices=("gpt2", "llama"), default=["gpt2", "llama"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--ways", nargs="+", choices=("plain", "compiled"), default=["plain", "compiled"])
+    parser.add_argument("--who", nargs="+", choices=("inkling", "transformers.Trainer", "nanogpt", "litgpt"))
+    parser.add_argument("--rows", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(json.loads(options.worker))
         return
-    results: list[Result] = []
-    for size in options.sizes:
-        for arch in options.architectures:
-            measured: dict[str, list[list[Result]]] = {}
-            for _ in range(options.repeats):
-                for name, ways in candidates(arch, options.nanogpt, options.litgpt_python, options.device).items():
-                    runs = [measure(size, device=options.device, **way) for way in ways]
-                    measured.setdefault(name, []).append(runs)
-                    print(size, arch, name, runs, file=sys.stderr)
-            best = {
-                name: [max(run["tokens_per_s"] for run in runs) for runs in all_runs]
-                for name, all_runs in measured.items()
-            }
-            peers = [max(values) for values in zip(*(v for k, v in best.items() if k != "inkling"), strict=True)]
-            ratios = [ours / theirs for ours, theirs in zip(best["inkling"], peers, strict=True)]
-            memory = {
-                name: min(min(run["peak_mb"] for run in runs) for runs in all_runs)
-                for name, all_runs in measured.items()
-            }
-            results.append(
-                {
-                    "size": size,
-                    "architecture": arch,
-                    "times_the_best_peer": [round(v, 2) for v in (statistics.median(ratios), min(ratios), max(ratios))],
-                    "tokens_per_s": {name: statistics.median(values) for name, values in best.items()},
-                    "peak_mb": memory,
-                    "peak_share": peak_shares(SHAPES[size], arch, best, options.peak_tflops),
-                }
-            )
+    rows: list[Result] = []
+    isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    if options.rows is not None and options.rows.exists():
+        rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
+    for _ in range(options.repeats):
+        for size, arch in itertools.product(options.sizes, options.architectures):
+            for name, ways in candidates(arch, options).items():
+                for way in ways:
+                    run = measure(size, device=options.device, **way)
+                    precision = way.get("precision", "chosen")
+                    row = {"size": size, "arch": arch, "name": name, "compiled": way["compiled"], "isa": isa, **run}
+                    rows.append({**row, "precision": precision})
+                    print(rows[-1], file=sys.stderr)
+                    if options.rows is not None:
+                        with options.rows.open("a") as file:
+                            file.write(json.dumps(rows[-1]) + "\n")
+    results = [
+        summary([row for row in rows if (row["size"], row["arch"], row["isa"]) == (size, arch, isa)], options)
+        for size, arch in itertools.product(options.sizes, options.architectures)
+    ]
     import torch
 
     print(

@@ -9,22 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from inkling.models._cache import KVCache
-from inkling.models._layers import RMSNorm
+from inkling.models._kernels import Documents
+from inkling.models._layers import RMSNorm, for_products
 from inkling.models._rope import RotaryTable, rotate
 from inkling.models._scaled_dot import PLAIN, Scoring, attend
-
-
-def document_mask(segment_ids: Tensor) -> Tensor:
-    """Who sees whom, (B, T) -> (B, T, T): earlier tokens and itself, inside the same document."""
-    T = segment_ids.shape[1]
-    causal = torch.ones(T, T, dtype=torch.bool, device=segment_ids.device).tril()
-    return (segment_ids[:, :, None] == segment_ids[:, None, :]) & causal
 
 
 def text_positions(num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None, device: torch.device) -> Tensor:
     """The place of each token in its own text: (T), or (B, T) where texts begin elsewhere."""
     if segment_ids is not None:
-        return document_mask(segment_ids).sum(dim=-1) - 1
+        return Documents(segment_ids).places
     return torch.arange(num_tokens, device=device) if cache is None else cache.positions(num_tokens)
 
 
@@ -59,9 +53,11 @@ class RotaryAttention(nn.Module):
         self.q_norm: nn.Module = nn.Identity() if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
         self.k_norm: nn.Module = nn.Identity() if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
 
-    def forward(self, x: Tensor, rotary: RotaryTable | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: RotaryTable | None, mask: Tensor | Documents | None, cache: KVCache | None
+    ) -> Tensor:
         """(B, T, C) -> (B, T, C). Without `rotary` nothing is rotated."""
-        per_head = (-1, self.head_dim)
+        x, per_head = for_products(x), (-1, self.head_dim)
         q = self.q_norm(self.q_proj(x).unflatten(-1, per_head))  # (B, T, C) -> (B, T, H, D)
         k = self.k_norm(self.k_proj(x).unflatten(-1, per_head))  # (B, T, C) -> (B, T, K, D)
         if rotary is not None:
@@ -71,6 +67,7 @@ class RotaryAttention(nn.Module):
         if cache is None:
             seen = attend(q, k, v, mask, self.scoring)
         else:
+            assert not isinstance(mask, Documents)
             seen = cache.attend(self.layer, q, k, v, mask, self.scoring)
         mixed: Tensor = self.o_proj(seen)
         return mixed

@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from inkling.errors import ModelError
-from inkling.models._attention import RotaryAttention, document_mask
+from inkling.models._attention import RotaryAttention
 from inkling.models._cache import KVCache
 from inkling.models._config import MAX_CONTEXT, MAX_HEADS, ModelConfig
+from inkling.models._kernels import Documents
 from inkling.models._layers import RMSNorm, SwiGLU
 from inkling.models._model import LanguageModel
 from inkling.models._rope import RopeScaling, RotaryTable, read_scaling, rotary_table
@@ -88,7 +89,7 @@ class Block(nn.Module):
         self.add_module(self.feed_forward, self.make_feed_forward(config, layer))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | Documents | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.self_attn(self.input_layernorm(x), rotary, mask, cache))
         transform = self.get_submodule(self.feed_forward)
@@ -177,9 +178,9 @@ class Decoder(LanguageModel):
         # Rotary attention depends on distances only: positions may count slots, across documents and padding.
         positions = torch.arange(T, device=x.device) if cache is None else cache.slots(T)
         rotary = self.rotary_table(positions, x.dtype)
-        mask = None if cache is None else cache.mask(T)
+        mask: Tensor | Documents | None = None if cache is None else cache.mask(T)
         if segment_ids is not None:
-            mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
+            mask = Documents(segment_ids)
         memory = self._memory(T, segment_ids, cache)
         for block in self.model.layers:
             x = block(x, rotary, mask, memory)

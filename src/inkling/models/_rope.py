@@ -146,10 +146,31 @@ def inverse_frequencies(
 
 
 def rotate(x: Tensor, rotary: RotaryTable) -> Tensor:
-    """Turn each pair (i, i + D/2) by its position's angle, (B, T, H, D) -> (B, T, H, D)."""
-    cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)  # (B, T, H, D/2) each
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    """Turn each pair (i, i + D/2) by its position's angle, (B, T, H, D) -> (B, T, H, D), in the precision of `x`."""
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return _turned(x, *rotary)
+    turned: Tensor = _Rotation.apply(x, *rotary)  # type: ignore[no-untyped-call]
+    return turned
+
+
+class _Rotation(torch.autograd.Function):
+    """Computed in the precision of the table; the gradient turns back, and nothing but the table is kept for it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad_outputs[0], cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.to(cos.dtype).chunk(2, dim=-1)  # (B, T, H, D/2) each
+    turned = (first * cos).addcmul_(second, sin, value=-1), (second * cos).addcmul_(first, sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def _dimension_turning(turns: float, head_dim: int, theta: float, length: int) -> float:

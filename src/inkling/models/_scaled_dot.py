@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inkling.models._kernels import Documents, attend_in_documents, kernel_for
+
 
 def without_autocast(x: Tensor) -> torch.autocast:
     """Where numbers stay in the precision that they have."""
@@ -43,15 +45,15 @@ def attend(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | Documents | None,
     scoring: Scoring = PLAIN,
     distance: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention: (B, H, T, D), (B, K, S, D) twice -> (B, T, H·D).
 
     Args:
-        mask: True where a query sees a key, broadcastable to (B, H, T, S). None: causal for more than one query,
-            everything for a single one.
+        mask: True where a query sees a key, broadcastable to (B, H, T, S); or the documents of packed rows. None:
+            causal for more than one query, everything for a single one.
         distance: From each query back to each key, broadcastable as the mask is. None: the queries are the last T of
             the S slots.
     """
@@ -61,13 +63,19 @@ def attend(
         values = keys[..., : scoring.value_dim]
     if scoring.scale is not None:
         queries = queries * (scoring.scale * D**0.5)
-    narrow = values.device.type == "cpu" and values.dtype == torch.bfloat16 and 1 < T <= _EXPLICIT_MAX_QUERIES
+    if isinstance(mask, Documents):
+        if scoring.softcap is None and scoring.slopes is None:
+            found = attend_in_documents(queries, keys, values, mask, scoring.window)
+            if found is not None:
+                return found.transpose(1, 2).reshape(B, T, -1)  # (B, H, T, D) -> (B, T, H·D)
+        mask = mask.mask
+    explicit = scoring.softcap is not None or (T > 1 and kernel_for(values, T) == "explicit")
     near = scoring.window is not None and scoring.window < S
-    if near or scoring.slopes is not None or (mask is None and T > 1 and (narrow or scoring.softcap is not None)):
+    if near or scoring.slopes is not None or (mask is None and T > 1 and explicit):
         if distance is None:
             distance = torch.arange(S - T, S, device=queries.device)[:, None] - torch.arange(S, device=queries.device)
         mask = _scored_mask(mask, distance, scoring)
-    if narrow or scoring.softcap is not None:
+    if explicit:
         mixed = _attend_explicitly(queries, keys, values, mask, scoring.softcap)
     else:
         causal = False  # not `= T > 1`: compiled for any length that is a symbol, and the kernel takes none
@@ -90,10 +98,6 @@ def _scored_mask(mask: Tensor | None, distance: Tensor, scoring: Scoring) -> Ten
         return seen
     slopes = torch.tensor(scoring.slopes, device=distance.device)[:, None, None]
     return (-slopes * distance).masked_fill(~seen, float("-inf"))  # (H, T, S), or with rows (B, H, T, S)
-
-
-_EXPLICIT_MAX_QUERIES = 512
-"""On a CPU with AVX512-BF16, torch's fused bf16 kernel takes 2.8 times as long at 128 queries, 1.5 times at 512."""
 
 
 def _attend_explicitly(

@@ -14,6 +14,7 @@ from inkling.models._attention import RotaryAttention
 from inkling.models._cache import KVCache
 from inkling.models._config import MAX_LAYERS
 from inkling.models._decoder import Decoder, DecoderConfig
+from inkling.models._kernels import Documents
 from inkling.models._rope import RotaryTable
 from inkling.models._scaled_dot import Scoring
 from inkling.models._sizes import size, with_windows
@@ -147,7 +148,7 @@ class Gemma2Block(nn.Module):
         self.post_feedforward_layernorm = CentredRMSNorm(width, eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | Documents | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         seen = self.self_attn(self.input_layernorm(x), rotary, mask, cache)
         x = x + self.dropout(self.post_attention_layernorm(seen))

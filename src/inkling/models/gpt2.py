@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
-from inkling.models._attention import document_mask, text_positions
+from inkling.models._attention import text_positions
 from inkling.models._cache import KVCache
 from inkling.models._config import MAX_CONTEXT, MAX_HEADS, ModelConfig
+from inkling.models._kernels import Documents
 from inkling.models._model import LanguageModel
 from inkling.models._scaled_dot import attend
 from inkling.models._sizes import size
@@ -95,11 +96,15 @@ class Attention(nn.Module):
         self.c_attn = Conv1D(config.hidden_size, 3 * config.hidden_size)
         self.c_proj = Conv1D(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Documents | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         qkv = self.c_attn(x).unflatten(-1, (3, -1, self.head_dim))  # (B, T, C) -> (B, T, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # -> (B, H, T, D) each
-        seen = attend(q, k, v, mask) if cache is None else cache.attend(self.layer, q, k, v, mask)
+        if cache is None:
+            seen = attend(q, k, v, mask)
+        else:
+            assert not isinstance(mask, Documents)
+            seen = cache.attend(self.layer, q, k, v, mask)
         mixed: Tensor = self.c_proj(seen)
         return mixed
 
@@ -130,7 +135,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | Documents | None, cache: KVCache | None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.attn(self.ln_1(x), mask, cache))
         output: Tensor = x + self.dropout(self.mlp(self.ln_2(x)))
@@ -174,9 +179,9 @@ class Model(LanguageModel):
         assert segment_ids is None or cache is None
         T = input_ids.shape[1]
         positions = text_positions(T, segment_ids, cache, input_ids.device)
-        mask = None if cache is None else cache.mask(T)
+        mask: Tensor | Documents | None = None if cache is None else cache.mask(T)
         if segment_ids is not None:
-            mask = document_mask(segment_ids)[:, None]  # (B, 1, T, T)
+            mask = Documents(segment_ids)
         stack = self.transformer
         x = self.dropout(stack.wte(input_ids) + stack.wpe(positions))  # (B, T) -> (B, T, C)
         for block in stack.h:

@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 
 from inkling.models._cache import KVCache
 from inkling.models._decoder import Block, Decoder, DecoderConfig
+from inkling.models._kernels import Documents
 from inkling.models._rope import RotaryTable
 from inkling.models._sizes import DECODER_SIZES
 
@@ -72,7 +73,7 @@ class SpeedrunBlock(Block):
         self.attention_conv = ShortConvolution(config.hidden_size, config.conv_kernel)
         self.mlp_conv = ShortConvolution(config.hidden_size, config.conv_kernel)
 
-    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | None, recent: Recent) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | Documents | None, recent: Recent) -> Tensor:  # type: ignore[override]
         """(B, T, C) -> (B, T, C)."""
         mixed = recent.mix(self.attention_conv, f"{self.layer}.attention", self.input_layernorm(x))
         x = x + self.dropout(self.self_attn(mixed, rotary, mask, recent.cache))

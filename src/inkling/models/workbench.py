@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from inkling.models._attention import RotaryAttention, text_positions
 from inkling.models._cache import KVCache
 from inkling.models._decoder import Decoder, DecoderConfig
+from inkling.models._kernels import Documents
 from inkling.models._layers import RMSNorm, SwiGLU
 from inkling.models._rope import RotaryTable
 from inkling.models._scaled_dot import Scoring
@@ -96,7 +97,9 @@ class WorkbenchBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.is_post = config.norm_place == "post"
 
-    def forward(self, x: Tensor, rotary: RotaryTable | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: RotaryTable | None, mask: Tensor | Documents | None, cache: KVCache | None
+    ) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         if self.is_post:
             x = self.input_layernorm(x + self.dropout(self.self_attn(x, rotary, mask, cache)))

@@ -252,7 +252,7 @@ def time_choices(
     """
     wanted, rows = settings.machine, choices["batch_size"] // world.size
     device = model.device
-    free = {name for name in ("precision", "compile") if getattr(wanted, name) == "auto"}
+    free = {name for name in ("precision", "attention", "compile") if getattr(wanted, name) == "auto"}
     free |= {"num_threads"} if wanted.threads is None else set()
     free |= {"micro_batch"} if wanted.micro_batch is None else set()
     precision: PrecisionName = "fp32" if wanted.precision == "auto" else wanted.precision
@@ -260,6 +260,7 @@ def time_choices(
         precision=precision,
         num_threads=wanted.threads or max(1, (machine.usable_cores() - wanted.nice) // world.local_size),
         micro_batch=wanted.micro_batch or _largest_micro_batch(rows, settings.context, model.config.vocab_size),
+        attention=wanted.attention,
         compile=wanted.compile == "yes",
     )
     if choices["batch_size"] % world.size or rows % start.micro_batch:

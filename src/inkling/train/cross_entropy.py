@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from inkling.data.loader import IGNORED
+from inkling.models import product_dtype
 
 CHUNK_BYTES = 32 << 20
-"""Of the logits of a chunk in fp32: small enough for the last cache of a CPU, large enough for a fast product."""
+"""Of the logits of a chunk: small enough for the last cache of a CPU, large enough for a fast product."""
+SLICE_BYTES = 2 << 20
+"""Of the logits that a CPU holds in fp32 at once: all passes over them find them in its fast caches."""
 
 
 def summed_cross_entropy(hidden: Tensor, head_weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
@@ -27,12 +30,12 @@ def summed_cross_entropy(hidden: Tensor, head_weight: Tensor, targets: Tensor, s
         targets: (N); -100 is not predicted.
         softcap: Logits stay below this: cap · tanh(logit / cap).
     """
+    if torch.is_grad_enabled():
+        loss: Tensor = _Chunked.apply(hidden, head_weight, targets, softcap)  # type: ignore[no-untyped-call]
+        return loss
     rows = max(1, CHUNK_BYTES // (4 * len(head_weight)))
-    if rows >= len(hidden) or not torch.is_grad_enabled():
-        parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
-        return torch.stack([_nats(part, head_weight, some, softcap) for part, some in parts]).sum()
-    loss: Tensor = _Chunked.apply(hidden, head_weight, targets, rows, softcap)  # type: ignore[no-untyped-call]
-    return loss
+    parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    return torch.stack([_nats(part, head_weight, some, softcap) for part, some in parts]).sum()
 
 
 def _nats(hidden: Tensor, head_weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
@@ -46,39 +49,57 @@ class _Chunked(torch.autograd.Function):
     """Gradients for hidden states and head are made chunk by chunk, and only scaled in the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, head_weight: Tensor, targets: Tensor, rows: int, softcap: float | None
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head_weight: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+        dtype = product_dtype(hidden)
+        weight = head_weight.to(dtype)
+        rows = max(1, CHUNK_BYTES // (weight.element_size() * len(weight)))
+        predicted = (targets != IGNORED)[:, None]
+        targets = targets[:, None].where(predicted, 0)
         loss = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden)
-        head_learns = ctx.needs_input_grad[1]
-        head_grad = torch.zeros_like(head_weight, dtype=torch.float32) if head_learns else None
+        head_grad = torch.zeros_like(head_weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for start in range(0, len(hidden), rows):
-            part, some = hidden[start : start + rows], targets[start : start + rows]
-            predicted = some != IGNORED
-            at = torch.where(predicted, some, 0)[:, None]
-            logits = F.linear(part, head_weight)  # in the precision of autocast
-            narrow = logits.dtype
-            logits = logits.float()
-            slope = None
-            if softcap is not None:
-                tanh = (logits / softcap).tanh_()
-                logits, slope = softcap * tanh, 1 - tanh.square()
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            loss += ((normaliser - logits.gather(1, at))[:, 0] * predicted).sum()
-            logits.sub_(normaliser).exp_()  # now probabilities, and then the gradient of the logits
-            logits.scatter_add_(1, at, torch.full_like(at, -1, dtype=logits.dtype))
-            if slope is not None:
-                logits.mul_(slope)
-            grad = logits.mul_(predicted[:, None]).to(narrow)
-            hidden_grad[start : start + rows] = grad @ head_weight.to(narrow)
+            chunk = slice(start, start + rows)
+            part = hidden[chunk].to(dtype)
+            grad = part @ weight.T  # logits, which become their own gradients
+            nats = [
+                _differentiate(some, their_targets, softcap)
+                for some, their_targets in zip(*_slices(grad, targets[chunk]), strict=True)
+            ]
+            loss += (torch.cat(nats) * predicted[chunk]).sum()
+            hidden_grad[chunk] = (grad @ weight).mul_(predicted[chunk])
             if head_grad is not None:
-                head_grad += grad.T @ part.to(narrow)
+                head_grad += grad.T @ (part * predicted[chunk])
         ctx.save_for_backward(hidden_grad, None if head_grad is None else head_grad.to(head_weight.dtype))
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        hidden_grad, head_grad = ctx.saved_tensors
-        scaled = None if head_grad is None else head_grad * grad_outputs[0]
-        return hidden_grad * grad_outputs[0], scaled, None, None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        hidden_grad, head_grad = ctx.saved_tensors  # scaled in place: there is one backward pass
+        hidden_grad.mul_(grad_outputs[0])
+        if head_grad is not None:
+            head_grad.mul_(grad_outputs[0])
+        return hidden_grad, head_grad, None, None
+
+
+def _slices(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Rows that a CPU takes at once; all of them where one kernel does everything, or kernels are to be few."""
+    logits = tensors[0]
+    rows = len(logits)
+    if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows = max(1, SLICE_BYTES // (4 * logits.shape[1]))
+    return [torch.split(tensor, rows) for tensor in tensors]
+
+
+def _differentiate(logits: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+    """Turn logits, (R, V), into their gradients in place; returns the nats of each row, (R, 1)."""
+    exact = logits.float()
+    slope = None
+    if softcap is not None:
+        tanh = (exact / softcap).tanh_()
+        exact, slope = softcap * tanh, 1 - tanh.square()
+    logs = exact.log_softmax(dim=1)
+    nats = -logs.gather(1, targets)
+    grad = logs.exp_().scatter_add_(1, targets, torch.full_like(nats, -1))
+    logits.copy_(grad if slope is None else grad.mul_(slope))
+    return nats

@@ -124,7 +124,7 @@ class PretrainingRun(Run):
         model = choose.build_model(settings, self.choices, self.device)
         timed = choose.time_choices(settings, self.choices, model, self.windows, say, self.world)
         del model  # the forecast builds another one
-        with threads(timed["num_threads"]), deterministic():
+        with threads(timed["num_threads"]), models.attention_kernel(timed["attention"]), deterministic():
             expected = forecast.forecast(
                 settings,
                 self.dataset,

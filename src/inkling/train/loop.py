@@ -6,7 +6,6 @@ are seeded anew for each step, so that a resumed run repeats the uninterrupted o
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -253,7 +252,7 @@ class Trainer:
         rate = self._set_learning_rates()
         loss = self._backward_within_memory()
         self._scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm or math.inf).item()
+        norm = self._clip()
         skipped = self.guard.reason_to_skip(loss, norm)
         if skipped is None:
             self._scaler.step(self.optimizer)
@@ -279,6 +278,15 @@ class Trainer:
             skipped=skipped,
             measured=self.task.measure_fn(),
         )
+
+    def _clip(self) -> float:
+        """The norm of all gradients, which are scaled down where it is too large: most steps need no pass over them."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        total = nn.utils.get_total_norm(gradients)
+        norm = total.item()
+        if 0 < self.settings.clip_norm < norm:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip_norm, total)
+        return norm
 
     def _backward_within_memory(self) -> float:
         """The same with smaller micro-batches when memory does not suffice: more of them make the same step."""

@@ -1,4 +1,4 @@
-"""Times this model on this machine and chooses precision, threads, micro-batch and compilation.
+"""Times this model on this machine and chooses precision, threads, micro-batch, attention kernel and compilation.
 
 Guessing is wrong too often: bf16 is up to six times faster on large matrices and slower on small ones, and two
 threads on a half-busy machine can be eight times slower than one.
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inkling.models import AttentionKernel, attention_kernel, other_kernels
 from inkling.train.loop import MicroBatch
 from inkling.train.precision import DTYPES, PrecisionName, autocast
 
@@ -40,6 +41,7 @@ class Choices:
     precision: PrecisionName
     num_threads: int
     micro_batch: int
+    attention: AttentionKernel = "auto"
     compile: bool = False
     tokens_per_s: float = 0.0
 
@@ -84,8 +86,10 @@ class Probe:
             best = self._better(best, replace(best, num_threads=1))
         if "micro_batch" in free:
             best = self._search_micro_batch(best)
+        if "attention" in free:
+            best = self._search_attention(best)
         if "compile" in free and expected_tokens / self.measured[best] > COMPILE_WORTH_S:
-            best = self._try_compile(best)
+            best = self._try(best, replace(best, compile=True))
         best = replace(best, tokens_per_s=self.measured[best])
         return best, self._explain(best)
 
@@ -99,8 +103,17 @@ class Probe:
             best = better
         return best
 
-    def _try_compile(self, best: Choices) -> Choices:
-        candidate = replace(best, compile=True)
+    def _search_attention(self, best: Choices) -> Choices:
+        """On a GPU the kernels are about packed rows: without them there is nothing to choose."""
+        if self.device.type == "cuda" and self.batch.segment_ids is None:
+            return best
+        values = torch.empty(0, dtype=DTYPES[best.precision], device=self.device)
+        for kernel in other_kernels(values, self.batch.input_ids.shape[1]):
+            best = self._try(best, replace(best, attention=kernel))
+        return best
+
+    def _try(self, best: Choices, candidate: Choices) -> Choices:
+        """The better of the two, where the candidate runs here at all."""
         try:
             return self._better(best, candidate)
         except Exception:  # no compiler, no Triton, an unsupported operator: torch raises many kinds
@@ -118,7 +131,7 @@ class Probe:
         """
         batch = _first(self.batch, choices.micro_batch)
         loss_fn = torch.compile(self.loss_fn) if choices.compile else self.loss_fn
-        with threads(choices.num_threads):
+        with threads(choices.num_threads), attention_kernel(choices.attention):
             seconds = self._pass(loss_fn, batch, choices.precision)
             fastest = max(self.measured.values(), default=0.0)
             if choices.compile or not (seconds > _LONG_PASS_S and batch.input_ids.numel() / seconds < fastest):
@@ -139,9 +152,10 @@ class Probe:
 
     def _explain(self, best: Choices) -> str:
         def short(choices: Choices) -> str:
-            compiled = ", compiled" if choices.compile else ""
+            more = "" if choices.attention == "auto" else f", attention {choices.attention}"
+            more += ", compiled" if choices.compile else ""
             return (
-                f"{choices.precision}, {choices.num_threads} threads, micro-batch {choices.micro_batch}{compiled} "
+                f"{choices.precision}, {choices.num_threads} threads, micro-batch {choices.micro_batch}{more} "
                 f"{self.measured[choices]:,.0f} tokens/s"
             )
 

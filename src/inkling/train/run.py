@@ -138,7 +138,8 @@ class Run(ABC):
         """Train to the end or to an interruption; returns the record, whose status says which."""
         if self._is_new and self.world.is_main and not (self.run / checkpoint.RUN_FILE).exists():
             self._create_run_folder()
-        with threads(self.choices["num_threads"]), deterministic():
+        kernel = self.choices.get("attention", "auto")  # runs begun by an older Inkling have none
+        with threads(self.choices["num_threads"]), models.attention_kernel(kernel), deterministic():
             wandb = self._stage_settings.log.wandb
             log = RunLog(self.run, wandb_project=wandb) if self.world.is_main else SilentLog()
             session = self._session(self._trainer(), log)

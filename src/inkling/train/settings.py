@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 
 from inkling.config import Bytes, CommandSettings, Duration, Field, Positional, Section, SettingsConfigDict
+from inkling.models import AttentionKernel
 from inkling.optim._ema import AverageSettings
 from inkling.optim._schedule import ScheduleSettings
 from inkling.optim.adamw import Config as AdamWConfig
@@ -85,6 +86,8 @@ class MachineSettings(Section):
     """cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the forward and backward pass; weights and optimizer state are always fp32."""
+    attention: AttentionKernel = "auto"
+    """Kernel of attention: sdpa or explicit; on a GPU also flex or varlen, for packed documents."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """torch.compile. `auto` tries it where the run is long enough to pay for it."""
     threads: int | None = Field(None, ge=1)

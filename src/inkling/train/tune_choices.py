@@ -120,8 +120,9 @@ def _timed(
         precision="fp32" if wanted.precision == "auto" else wanted.precision,
         num_threads=wanted.threads or max(1, (machine.usable_cores() - wanted.nice) // world.local_size),
         micro_batch=len(batch.input_ids),
+        attention=wanted.attention,
     )
-    free = {"precision"} if wanted.precision == "auto" else set()
+    free = {name for name in ("precision", "attention") if getattr(wanted, name) == "auto"}
     free |= {"num_threads"} if wanted.threads is None else set()
     timed = MicroBatch(batch.input_ids, batch.input_ids)
     chosen, reason = Probe(model, lambda model, _: answer_loss(model, batch), timed).choose(

@@ -1,0 +1,47 @@
+"""What is timed is what is chosen among, and what does not run here is left out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inkling import models
+from inkling.models import attention_kernel
+from inkling.train.loop import MicroBatch
+from inkling.train.pretrain import next_token_loss
+from inkling.train.probe import Choices, Probe
+
+
+def a_probe() -> Probe:
+    model = models.load("qwen3").Model(models.load("qwen3").Config.from_dict({
+        "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "head_dim": 8, "intermediate_size": 32,
+    }))  # fmt: skip
+    model.init_weights(torch.Generator().manual_seed(0))
+    ids = torch.randint(32, (4, 16), generator=torch.Generator().manual_seed(0))
+    return Probe(model, next_token_loss, MicroBatch(ids, ids))
+
+
+def test_attention_is_timed_and_chosen() -> None:
+    subject = a_probe()
+    chosen, reason = subject.choose(Choices("fp32", 1, 4), free={"attention"}, expected_tokens=0)
+    assert {choices.attention for choices in subject.measured} == {"auto", "explicit"}  # auto is sdpa in fp32
+    assert chosen.tokens_per_s == max(subject.measured.values()) or chosen.attention == "auto"
+    assert "attention explicit" in reason
+    subject = a_probe()
+    subject.choose(Choices("bf16", 1, 4), free={"attention"}, expected_tokens=0)
+    assert {choices.attention for choices in subject.measured} == {"auto", "sdpa"}  # auto is explicit here
+
+
+def test_a_kernel_that_fails_is_left_out() -> None:
+    def loss(model: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+        if models.kernel_for(torch.empty(0), 16) == "explicit":
+            raise RuntimeError("no such kernel here")
+        return next_token_loss(model, batch)
+
+    subject = a_probe()
+    subject.loss_fn = loss
+    chosen, _ = subject.choose(Choices("fp32", 1, 4), free={"attention"}, expected_tokens=0)
+    assert chosen.attention == "auto"
+    with attention_kernel("explicit"), pytest.raises(RuntimeError):
+        loss(subject.model, subject.batch)
