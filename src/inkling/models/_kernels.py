@@ -155,10 +155,12 @@ def _attend_varlen(queries: Tensor, keys: Tensor, values: Tensor, documents: Doc
 
     B, H, T, D = queries.shape
     _prefer_flash_attention_3()
-    rows = [x.transpose(1, 2).flatten(0, 1) for x in (queries, keys, values)]  # (B·T, H or K, D)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (queries, keys, values))  # (B·T, H or K, D)
     ends = documents.ends
     mixed = varlen_attn(
-        *rows,
+        q,
+        k,
+        v,
         ends,
         ends,
         T,

@@ -45,7 +45,8 @@ class _RMSNorm(torch.autograd.Function):
         length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
         scale = (length.square() / x.shape[-1] + eps).rsqrt()  # (…, 1)
         ctx.save_for_backward(x, gain, scale)
-        return (exact * scale).mul_(gain.float()).to(x.dtype)
+        normed: Tensor = (exact * scale).mul_(gain.float()).to(x.dtype)
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
