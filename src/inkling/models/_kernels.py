@@ -69,24 +69,30 @@ class Documents:
 
     def __init__(self, segment_ids: Tensor) -> None:
         self.segment_ids = segment_ids
+        self._mask: Tensor | None = None  # and no `cached_property`, whose lock torch.compile does not know
         self._blocks: dict[int | None, Any] = {}
 
-    @cached_property
+    @property
     def mask(self) -> Tensor:
         """True where a query sees a key, (B, 1, T, T)."""
+        if self._mask is None:
+            self._mask = self._make_mask()
+        return self._mask
+
+    def _make_mask(self) -> Tensor:
         segments = self.segment_ids
         T = segments.shape[1]
         causal = torch.ones(T, T, dtype=torch.bool, device=segments.device).tril()
         return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
 
-    @cached_property
+    @property
     def places(self) -> Tensor:
         """The place of each token in its document, from 0, (B, T)."""
         segments = self.segment_ids
         index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
         return index - index.where(self._begins, 0).cummax(dim=1).values
 
-    @cached_property
+    @property
     def _begins(self) -> Tensor:
         """True at the first token of each document, (B, T)."""
         begins = torch.ones_like(self.segment_ids, dtype=torch.bool)

@@ -30,7 +30,7 @@ class RMSNorm(nn.RMSNorm):
         """(…, C) -> (…, C)."""
         assert self.weight is not None
         assert self.eps is not None
-        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if x.device.type in ("cpu", "meta") and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
             return normed
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
