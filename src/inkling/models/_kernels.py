@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -70,20 +70,18 @@ class Documents:
     def __init__(self, segment_ids: Tensor) -> None:
         self.segment_ids = segment_ids
         self._mask: Tensor | None = None  # and no `cached_property`, whose lock torch.compile does not know
+        self._ends: Tensor | None = None
         self._blocks: dict[int | None, Any] = {}
 
     @property
     def mask(self) -> Tensor:
         """True where a query sees a key, (B, 1, T, T)."""
         if self._mask is None:
-            self._mask = self._make_mask()
+            segments = self.segment_ids
+            T = segments.shape[1]
+            causal = torch.ones(T, T, dtype=torch.bool, device=segments.device).tril()
+            self._mask = ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
         return self._mask
-
-    def _make_mask(self) -> Tensor:
-        segments = self.segment_ids
-        T = segments.shape[1]
-        causal = torch.ones(T, T, dtype=torch.bool, device=segments.device).tril()
-        return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
 
     @property
     def places(self) -> Tensor:
@@ -117,11 +115,13 @@ class Documents:
 
         return create_block_mask(sees, B, None, T, T, device=segments.device)
 
-    @cached_property
+    @property
     def ends(self) -> Tensor:
         """Where documents begin and end in all rows one behind the other, from 0 to B·T; int32."""
-        places = self._begins.flatten().nonzero()[:, 0]
-        return torch.cat((places, places.new_full((1,), self._begins.numel()))).to(torch.int32)
+        if self._ends is None:
+            places = self._begins.flatten().nonzero()[:, 0]
+            self._ends = torch.cat((places, places.new_full((1,), self._begins.numel()))).to(torch.int32)
+        return self._ends
 
 
 def attend_in_documents(
