@@ -35,10 +35,10 @@ def test_slopes_are_those_of_alibi() -> None:
     torch.testing.assert_close(attend(q[:, :, 4:], k, v, None, Scoring(slopes=(0.5, 0.25)))[:, -1:], wanted[:, -1:])
 
 
-def test_compiled_for_any_length() -> None:
+def test_compiled_for_any_shape() -> None:
     compiled = torch.compile(attend, fullgraph=True, backend="eager", dynamic=True)
-    for length in (5, 9, 1):
-        q, k, v = torch.randn(3, 1, 2, length, 8, generator=torch.Generator().manual_seed(length))
+    for length, heads in ((5, 2), (9, 4), (1, 2)):
+        q, k, v = torch.randn(3, 1, heads, length, 8, generator=torch.Generator().manual_seed(length))
         assert torch.equal(compiled(q, k, v, None), attend(q, k, v, None))
 
 

@@ -78,13 +78,15 @@ def attend(
     if explicit:
         mixed = _attend_explicitly(queries, keys, values, mask, scoring.softcap)
     else:
-        causal = False  # not `= T > 1`: compiled for any length that is a symbol, and the kernel takes none
+        causal = grouped = False  # not `= T > 1`: compiled for any length that is a symbol, and the kernel takes none
         if mask is None and T > 1:
             causal = True
+        if keys.shape[1] != H:
+            grouped = True
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.to(queries.dtype)
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=keys.shape[1] != H
+            queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped
         )
     return mixed.transpose(1, 2).reshape(B, T, -1)  # (B, H, T, D) -> (B, T, H·D)
 
