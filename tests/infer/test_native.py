@@ -13,6 +13,7 @@ from inkling import checkpoint
 from inkling.infer import native
 from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.paged import PagedMemory
+from inkling.infer.sampling import Draw, SamplingParams, next_tokens
 from inkling.models import LanguageModel
 from inkling.quantize import Quantization, default_formats, quantize_model
 from inkling.tokenizer import Tokenizer
@@ -37,25 +38,41 @@ def load(values: dict[str, Any], form: str, tokenizer: Tokenizer, folder: Path) 
     return model
 
 
+def native_step(model: LanguageModel, tokenizer: Tokenizer, num_blocks: int) -> native.NativeStep:
+    memory = PagedMemory(model.config, num_blocks, model.dtype, model.device)
+    try:
+        return native.NativeStep(model, memory, tokenizer.vocab_size)
+    except native.UnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+BLOCKS = [[0, 5], [1, 6], [2, 7], [3, 8], [4, 4]]  # the last row stays in one block
+
+
+def random_ids(tokenizer: Tokenizer) -> torch.Tensor:
+    return torch.randint(0, tokenizer.vocab_size, (5, 80), generator=torch.Generator().manual_seed(0))
+
+
+def one_by_one(step: native.NativeStep, ids: torch.Tensor) -> torch.Tensor:
+    """Logits after each token, (5, 80, V); of the last row up to 64."""
+    found = []
+    for place in range(80):
+        rows = range(5 if place < 64 else 4)
+        spans = [native.Span(ids[row, place : place + 1].tolist(), place, BLOCKS[row]) for row in rows]
+        logits = step(spans, range(len(spans)))
+        found.append(torch.cat((logits, logits[:1])) if len(rows) == 4 else logits)
+    return torch.stack(found, dim=1)
+
+
 @pytest.mark.parametrize(("values", "form"), CASES, ids=str)
 def test_logits_are_those_of_torch(
     values: dict[str, Any], form: str, small_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = load(values, form, small_tokenizer, tmp_path / "run")
-    memory = PagedMemory(model.config, 9, model.dtype, model.device)
-    try:
-        step = native.NativeStep(model, memory)
-    except native.UnavailableError as reason:
-        pytest.skip(str(reason))
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, small_tokenizer.vocab_size, (5, 80), generator=generator)
-    blocks = [[0, 5], [1, 6], [2, 7], [3, 8], [4, 4]]  # the last row stays in one block
+    ids = random_ids(small_tokenizer)
+    found = one_by_one(native_step(model, small_tokenizer, 9), ids)
     with torch.inference_mode():
         wanted = model(ids).float()
-    found = torch.empty_like(wanted)
-    for place in range(80):
-        rows = [0, 1, 2, 3, 4] if place < 64 else [0, 1, 2, 3]
-        found[rows, place] = step(ids[rows, place].tolist(), [place] * len(rows), [blocks[row] for row in rows])
     rough = form != "fp32"  # torch rounds each layer's inputs to bf16 there
     for row in range(5):
         seen = 64 if row == 4 else 80
@@ -64,18 +81,57 @@ def test_logits_are_those_of_torch(
         assert difference.max() < (0.6 if rough else 1e-3)
 
 
-def test_threads_and_company_change_no_bit(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    model = load({"model_type": "qwen3"}, "fp32", small_tokenizer, tmp_path / "run")
-    memory = PagedMemory(model.config, 8, model.dtype, model.device)
-    try:
-        step = native.NativeStep(model, memory)
-    except native.UnavailableError as reason:
-        pytest.skip(str(reason))
-    blocks = [[number] for number in range(7)]
-    alone = torch.cat([step([number + 3], [0], [blocks[number]]) for number in range(7)])
-    assert torch.equal(step(list(range(3, 10)), [0] * 7, blocks), alone)
-    torch.set_num_threads(2)
-    assert torch.equal(step(list(range(3, 10)), [0] * 7, blocks), alone)
+@pytest.mark.parametrize(("values", "form"), CASES, ids=str)
+def test_company_pieces_and_threads_change_no_bit(
+    values: dict[str, Any], form: str, small_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = load(values, form, small_tokenizer, tmp_path / "run")
+    ids = random_ids(small_tokenizer)
+    wanted = one_by_one(native_step(model, small_tokenizer, 9), ids)
+    for threads, cut in ((1, 64), (2, 80), (2, 33)):
+        torch.set_num_threads(threads)
+        step = native_step(model, small_tokenizer, 9)
+        found = []
+        for start, end in ((0, cut), (cut, 80)):
+            spans = [native.Span(ids[row, start:end].tolist(), start, BLOCKS[row]) for row in range(4) if start < end]
+            if spans:
+                found.append(step(spans, range(4 * (end - start))).view(4, end - start, -1))
+        assert torch.equal(torch.cat(found, dim=1), wanted[:4])
+
+
+def test_draws_are_those_of_torch(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    step = native_step(load({"model_type": "llama"}, "fp32", small_tokenizer, tmp_path / "run"), small_tokenizer, 1)
+    logits = 4 * torch.randn(600, small_tokenizer.vocab_size, generator=torch.Generator().manual_seed(1))
+    temperatures = [(0.0, 0.3, 1.0, 7.0)[row % 4] for row in range(600)]
+    logits[4, 3], logits[5, 3], logits[6] = torch.nan, torch.inf, -torch.inf
+    plain = [native.PlainDraw(row * 2**53, row % 50, value) for row, value in enumerate(temperatures)]
+    wanted = next_tokens(
+        logits,
+        [
+            Draw(SamplingParams(temperature=one.temperature), (), range(one.place), one.seed)  # as many tokens before
+            for one in plain
+        ],
+    )
+    assert step.draw(logits, plain) == [-1 if token_id is None else token_id for token_id in wanted]
+
+
+def test_many_tokens_in_one_go_are_those_of_many_steps(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = load({"model_type": "qwen3"}, "bf16", small_tokenizer, tmp_path / "run")
+    starts, limits = [5, 6, 7], [30, 12, 30]
+
+    def draws(place: int, limits: list[int]) -> list[native.PlainDraw]:
+        return [native.PlainDraw(row, place, 0.9, limit, [9 + row]) for row, limit in enumerate(limits)]
+
+    together = native_step(model, small_tokenizer, 9)
+    found = together.write([native.Span([starts[row]], 0, BLOCKS[row]) for row in range(3)], draws(0, limits))
+    alone = native_step(model, small_tokenizer, 9)
+    for row, token_ids in enumerate(found):
+        assert len(token_ids) == limits[row] or token_ids[-1] == 9 + row
+        before = [starts[row], *token_ids[:-1]]
+        for place, (token_id, following) in enumerate(zip(before, token_ids, strict=True)):
+            logits = alone([native.Span([token_id], place, BLOCKS[row])], [0])
+            assert alone.draw(logits, [draws(place, limits)[row]]) == [following]
+    assert [len(token_ids) for token_ids in found][1] == 12
 
 
 def test_without_a_compiler_torch_does_it(

@@ -17,7 +17,7 @@ from inkling.errors import ModelError
 from inkling.infer.generate import check_room, kept_of_prompt
 from inkling.infer.grammar import Grammar
 from inkling.infer.lookup import Lookup
-from inkling.infer.sampling import Draw, SamplingParams
+from inkling.infer.sampling import Draw, SamplingParams, has_filters, has_penalties
 from inkling.infer.stops import StopStrings
 from inkling.models import LanguageModel, SeeingModel
 from inkling.tokenizer import Tokenizer
@@ -114,11 +114,18 @@ class Completing:
         self._min_tokens = min_tokens
         self._grammar = grammar
         self._bias = dict(logit_bias or {})
+        self._is_particular = bool(
+            self._bias
+            or grammar is not None
+            or self.image_token is not None
+            or has_penalties(params)
+            or has_filters(params)
+        )
         self._stream = tokenizer.stream()
         self._stops = StopStrings(params.stop)
         self._vocab_size = tokenizer.vocab_size
         self._needs_prompt = params.repetition_penalty != 1
-        self._end_ids = (frozenset() if params.ignore_eos else tokenizer.end_ids) | set(stop_ids)
+        self.end_ids = (frozenset() if params.ignore_eos else tokenizer.end_ids) | set(stop_ids)
 
     def seen(self, start: int, stop: int) -> Tensor | None:
         """What stands in the places of the image tokens of a part of the prompt, (tokens, C); None without any."""
@@ -156,13 +163,23 @@ class Completing:
         if self._bias:
             ids, values = zip(*self._bias.items(), strict=True)
             logits = logits.float().index_add(0, torch.tensor(ids), torch.tensor(values, dtype=torch.float32))
-        if len(self.token_ids) < self._min_tokens and self._end_ids:
-            logits = logits.index_fill(0, torch.tensor(sorted(self._end_ids)), float("-inf"))
+        if self._is_too_short:
+            logits = logits.index_fill(0, torch.tensor(sorted(self.end_ids)), float("-inf"))
         if self._grammar is not None:
             logits = logits.masked_fill(~self._grammar.allowed(len(logits)), float("-inf"))
         if logits is not given and logits.amax() == float("-inf") and given.amax().isfinite():
             raise ModelError("no token is left to follow: what is asked for leaves out every one")
         return logits
+
+    @property
+    def _is_too_short(self) -> bool:
+        """Whether it must not end yet."""
+        return bool(self.end_ids) and len(self.token_ids) < self._min_tokens
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the next token depends on nothing but the logits, the temperature, the seed and its place."""
+        return not (self._is_particular or self._is_too_short)
 
     def guess(self, count: int) -> None:
         """Look up to `count` tokens up that may follow the next one."""
@@ -185,12 +202,26 @@ class Completing:
 
     def take(self, token_id: int, logits: Tensor) -> None:
         """Add the token that was drawn after logits (V,), and tell what it adds to the text."""
+        if self.num_top is not None:
+            self.logprobs.append(self._logprob(logits, token_id))
+        self.take_all([token_id])
+
+    def take_all(self, token_ids: Sequence[int]) -> None:
+        """Add tokens, up to what ends it, and tell what they add to the text."""
+        piece = ""
+        for token_id in token_ids:
+            piece += self._add(token_id)
+            if self.finish_reason is not None:
+                break
+        self.text += piece
+        self.on_change(self, piece)
+
+    def _add(self, token_id: int) -> str:
+        """Add a token; what may be shown with it."""
         self.token_ids.append(token_id)
         if self._lookup is not None:
             self._lookup.add(token_id)
-        if self.num_top is not None:
-            self.logprobs.append(self._logprob(logits, token_id))
-        ended = token_id in self._end_ids
+        ended = token_id in self.end_ids
         complete = self._grammar is not None and not ended and self._grammar.accept(token_id)
         piece = "" if ended else self._stops.push(self._stream.push(token_id))
         if not self._stops.found and (ended or complete or len(self.token_ids) == self.limit):
@@ -198,8 +229,7 @@ class Completing:
             self.finish_reason = "stop" if ended or complete else "length"
         if self._stops.found:
             self.finish_reason = "stop"
-        self.text += piece
-        self.on_change(self, piece)
+        return piece
 
     def fail(self, reason: str) -> None:
         """End without a next token."""

@@ -6,6 +6,8 @@ A request's text depends on its prompt, its parameters and its seed, and not on 
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -18,20 +20,17 @@ from inkling import peft
 from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.completing import Completing
-from inkling.infer.native import NativeStep, UnavailableError
+from inkling.infer.drawing import Ahead, plain_draw, take_drawn, take_written
+from inkling.infer.native import NativeStep, Span, UnavailableError
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
-from inkling.infer.sampling import NOT_FINITE, next_tokens
+from inkling.infer.room import Room
 from inkling.models import LanguageModel, SeeingModel
 from inkling.quantize import keep_packed
 from inkling.tokenizer import Tokenizer
 
 _ROWS = 16
-"""Rows of a step are filled up with padding to a multiple of this: from so many on, a row's bits do not depend on their
-number (on some processors from 4 on), and fewer shapes mean fewer kernels that are made and kept."""
-
-
-_PASSED = -1
-"""In the place of a block that no token will look at again."""
+"""Rows that torch computes are filled up with padding to a multiple of this: from so many on, a row's bits do not depend
+on their number (on some processors from 4 on), and fewer shapes mean fewer kernels that are made and kept."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,18 @@ class Engine:
         self.limits = limits or EngineLimits()
         self.pool = BlockPool(self.limits.num_blocks)
         self.memory = PagedMemory(model.config, self.limits.num_blocks, model.dtype, model.device)
+        self.room = Room(self.pool, self.memory)
         self.waiting: deque[Completing] = deque()
         self.running: list[Completing] = []
         self.num_preempted = 0
+        self.ahead = Ahead()
         self.native: NativeStep | None = None
         self.why_not_native = "it was not asked for"
         if native and peft.is_in_use(model):
             self.why_not_native = "an adapter is in use"
         elif native:
             try:
-                self.native = NativeStep(model, self.memory)
+                self.native = NativeStep(model, self.memory, tokenizer.vocab_size)
             except UnavailableError as reason:
                 self.why_not_native = str(reason)
 
@@ -127,10 +128,10 @@ class Engine:
             self.add(others[0], others[1:])
         if sequence in self.waiting:
             self.waiting.remove(sequence)
-            self._release(sequence)
+            self.room.release(sequence)
         elif sequence in self.running:
             self.running.remove(sequence)
-            self._release(sequence)
+            self.room.release(sequence)
 
     @property
     def is_idle(self) -> bool:
@@ -140,7 +141,9 @@ class Engine:
     # ------------------------------------------------------------ one step
 
     def step(self) -> None:
-        """Schedule, run, draw."""
+        """Schedule, run, draw; several tokens of each answer where nothing else is to be done between them."""
+        if self._write_ahead():
+            return
         pieces = self._schedule()
         if not pieces:
             return
@@ -158,16 +161,19 @@ class Engine:
             drawing.append((sequence, rows if sequence.guesses else rows[-1:], piece.start))
         self._draw(drawing)
         for sequence, _ in pieces:
-            self._let_go(sequence)
+            self.room.let_go(sequence)
+        self._release_finished()
+
+    def _release_finished(self) -> None:
         for sequence in [one for one in self.running if one.finish_reason is not None]:
             self.running.remove(sequence)
-            self._release(sequence)
+            self.room.release(sequence)
 
     def _begin_siblings(self, first: Completing) -> list[Completing]:
         """Those of the same prompt: what it left behind is copied for them, and they wait for room to go on."""
         siblings, first.siblings = [one for one in first.siblings if one.finish_reason is None], []
         if siblings:
-            held = self._held(first)
+            held = self.room.held(first)
             for one in siblings:
                 one.held, one.num_computed = held, first.num_computed
             self.waiting.extendleft(reversed(siblings))
@@ -177,7 +183,7 @@ class Engine:
         """The next tokens of each sequence, from logits (1 + guesses, V) after its last one and after each guess."""
         place = 0
         while drawing:
-            self._draw_one_each([(sequence, rows[place]) for sequence, rows, _ in drawing])
+            take_drawn(self.native, [(sequence, rows[place]) for sequence, rows, _ in drawing])
             going = []
             for sequence, rows, start in drawing:
                 guesses = sequence.guesses
@@ -189,25 +195,36 @@ class Engine:
             drawing = going
             place += 1
 
-    @staticmethod
-    def _draw_one_each(drawing: list[tuple[Completing, Tensor]]) -> None:
-        """The next token of each sequence, from its logits (V,); what fails for one request fails alone."""
-        ready, rows = [], []
-        for sequence, logits in drawing:
-            try:
-                rows.append(sequence.allowed(logits))
-                ready.append((sequence, logits))
-            except Exception as error:
-                sequence.fail(" ".join(str(error).split()) or type(error).__name__)
-        drawn = next_tokens(torch.stack(rows), [sequence.next_draw for sequence, _ in ready]) if ready else []
-        for (sequence, logits), token_id in zip(ready, drawn, strict=True):
-            try:
-                if token_id is None:
-                    sequence.fail(NOT_FINITE)
-                else:
-                    sequence.take(token_id, logits)
-            except Exception as error:
-                sequence.fail(" ".join(str(error).split()) or type(error).__name__)
+    # ------------------------------------------------------------ several steps in one
+
+    def _write_ahead(self) -> bool:
+        """Several tokens of all answers, in compiled code alone; False where something else is to be done."""
+        running = list(self.running)
+        may_begin = self.waiting and len(running) < self.limits.max_sequences
+        if self.native is None or not running or may_begin or not all(map(_goes_by_itself, running)):
+            return False
+        for one in running:
+            self._guess(one)
+        limits = [min(self.ahead.count, one.limit - len(one.token_ids)) for one in running]
+        if any(one.guesses for one in running):
+            return False
+        if not self.room.extend_all(
+            {one: one.num_computed + limit for one, limit in zip(running, limits, strict=True)}
+        ):
+            return False
+        started_s = time.perf_counter()
+        rows = self.native.write(
+            [Span(one.token_ids[-1:], one.num_computed, one.blocks) for one in running],
+            [plain_draw(one, limit) for one, limit in zip(running, limits, strict=True)],
+        )
+        self.ahead.learn(time.perf_counter() - started_s, max(map(len, rows)))
+        for one, token_ids in zip(running, rows, strict=True):
+            one.num_computed += len(token_ids)
+            take_written(one, token_ids)
+        self._release_finished()
+        return True
+
+    # ------------------------------------------------------------ who comes when
 
     def _schedule(self) -> list[tuple[Completing, Piece]]:
         """The pieces of this step: a token for each answer, then pieces of prompts as far as the step's size allows."""
@@ -237,7 +254,7 @@ class Engine:
         sequence.guesses = []
         if self.native is not None and sequence.adapter is None and len(self.running) <= self.limits.few_sequences:
             sequence.guess(self.limits.max_guesses)
-            if sequence.guesses and not self._extend(sequence, sequence.num_computed + 1 + len(sequence.guesses)):
+            if sequence.guesses and not self.room.extend(sequence, sequence.num_computed + 1 + len(sequence.guesses)):
                 sequence.guesses = []
 
     def _take_prompt(self, sequence: Completing, left: int, pieces: list[tuple[Completing, Piece]]) -> int:
@@ -253,31 +270,20 @@ class Engine:
     def _admit(self, sequence: Completing) -> bool:
         """Give a waiting sequence its blocks, if there are enough for its prompt and one more token."""
         if sequence.held is not None:
-            return self._bring_back(sequence)
+            return self.room.bring_back(sequence)
         shared = [] if sequence.wants_prompt_logprobs else self.pool.find(sequence.prompt_ids, sequence.salt)
         sequence.blocks = shared
         sequence.num_computed = sequence.num_cached = len(shared) * BLOCK
-        if not self._extend(sequence, len(sequence.prompt_ids) + 1):
+        if not self.room.extend(sequence, len(sequence.prompt_ids) + 1):
             self.pool.num_hits -= len(shared) * BLOCK
-            self._release(sequence)
+            self.room.release(sequence)
             sequence.num_computed = sequence.num_cached = 0
             return False
         return True
 
-    def _extend(self, sequence: Completing, num_tokens: int) -> bool:
-        """Blocks for so many tokens; all or none."""
-        missing = -(-num_tokens // BLOCK) - len(sequence.blocks)
-        if missing > self.pool.num_available:
-            return False
-        for _ in range(missing):
-            block = self.pool.take(after=sequence.blocks[-1] if sequence.blocks else None)
-            assert block is not None
-            sequence.blocks.append(block)
-        return True
-
     def _make_room(self, sequence: Completing, num_tokens: int) -> bool:
         """Blocks for a running sequence, if need be from those that came last. False when it had to go itself."""
-        while not self._extend(sequence, num_tokens):
+        while not self.room.extend(sequence, num_tokens):
             last = self.running[-1]
             self._preempt(last)
             if last is sequence:
@@ -287,63 +293,39 @@ class Engine:
     def _preempt(self, sequence: Completing) -> None:
         """Copy a sequence out, and let it wait at the front."""
         self.running.remove(sequence)
-        sequence.held = self._held(sequence)
-        self._release(sequence)
+        sequence.held = self.room.held(sequence)
+        self.room.release(sequence)
         self.waiting.appendleft(sequence)
         self.num_preempted += 1
 
-    def _bring_back(self, sequence: Completing) -> bool:
-        assert sequence.held is not None
-        num_passed, keys, values = sequence.held
-        sequence.blocks = [_PASSED] * num_passed
-        if not self._extend(sequence, sequence.num_computed + 1):
-            sequence.blocks = []
-            return False
-        self.memory.copy_in(sequence.blocks[num_passed : num_passed + keys.shape[1]], (keys, values))
-        sequence.held = None
-        return True
-
-    def _held(self, sequence: Completing) -> tuple[int, Tensor, Tensor]:
-        """Copies of what a sequence has: how many of its blocks are passed, and what the others hold."""
-        num_passed = sequence.blocks.count(_PASSED)
-        return (num_passed, *self.memory.copy_out(sequence.blocks[num_passed:]))
-
-    def _release(self, sequence: Completing) -> None:
-        self.pool.give_back([block for block in sequence.blocks if block != _PASSED])
-        sequence.blocks = []
-
-    def _let_go(self, sequence: Completing) -> None:
-        """Give back the blocks that have left all windows."""
-        if self.memory.window is None:
-            return
-        for place in range(max(0, sequence.num_computed + 1 - self.memory.window) // BLOCK):
-            if sequence.blocks[place] != _PASSED:
-                self.pool.give_back([sequence.blocks[place]])
-                sequence.blocks[place] = _PASSED
-
     def _run(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
-        """Logits after each piece: of answers in compiled code if there is any, of the rest in torch."""
+        """Logits after each piece's last token, (1, V), or after each of its tokens where they are asked for.
 
-        def is_native(one: Completing, piece: Piece) -> bool:
-            return piece.start >= len(one.prompt_ids) and one.adapter is None
+        In compiled code where there is any, but for adapters, which torch computes.
+        """
 
-        answers = [(one, piece) for one, piece in pieces if is_native(one, piece)]
-        if self.native is None or not answers:
-            return self._run_in_torch(pieces)
-        others = [(one, piece) for one, piece in pieces if not is_native(one, piece)]
-        of_others = self._run_in_torch(others) if others else iter(())
-        rows = self.native(
-            [token for one, _ in answers for token in (one.token_ids[-1], *one.guesses)],
-            [place for _, piece in answers for place in range(piece.start, piece.end)],
-            [piece.blocks for _, piece in answers for _ in range(piece.count)],
-        )
-        of_answers = iter(torch.split(rows, [piece.count for _, piece in answers]))
-        return (next(of_answers if is_native(one, piece) else of_others) for one, piece in pieces)
+        def is_native(one: Completing) -> bool:
+            return self.native is not None and one.adapter is None
+
+        parts = [[(one, piece) for one, piece in pieces if is_native(one) == kind] for kind in (True, False)]
+        rows = [iter(())] * 2
+        for number, (part, run) in enumerate(zip(parts, (self._run_natively, self._run_in_torch), strict=True)):
+            if part:
+                wanted = [_wanted(one, piece) for one, piece in part]
+                firsts = itertools.accumulate((piece.count for _, piece in part), initial=0)
+                places = [first + place for first, own in zip(firsts, wanted, strict=False) for place in own]
+                rows[number] = iter(torch.split(run(part, places), [len(own) for own in wanted]))
+        return (next(rows[0] if is_native(one) else rows[1]) for one, piece in pieces)
+
+    def _run_natively(self, pieces: list[tuple[Completing, Piece]], wanted: list[int]) -> Tensor:
+        """Logits (len(wanted), V) after some of the new tokens."""
+        assert self.native is not None
+        return self.native([Span(_ids(one, piece), piece.start, piece.blocks) for one, piece in pieces], wanted)
 
     @torch.inference_mode()
-    def _run_in_torch(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
-        """Logits after each piece's last token, (1, V), or after each of its tokens where they are asked for."""
-        ids = [token for sequence, piece in pieces for token in self._ids(sequence, piece)]
+    def _run_in_torch(self, pieces: list[tuple[Completing, Piece]], wanted: list[int]) -> Tensor:
+        """The same."""
+        ids = [token for sequence, piece in pieces for token in _ids(sequence, piece)]
         num_padding = _padding(len(ids))
         device = self.model.device
         row = torch.tensor([ids + [0] * num_padding], device=device)
@@ -357,24 +339,32 @@ class Engine:
                 hidden = self.model.hidden(row, cache=step, seen=torch.cat(seen))[0]
             else:
                 hidden = self.model.hidden(row, cache=step)[0]  # (1, T) -> (T, C)
-        wanted: list[int] = []
-        counts: list[int] = []
-        at = 0
-        for sequence, piece in pieces:
-            all_of_them = sequence.wants_prompt_logprobs and piece.start < len(sequence.prompt_ids)
-            places = range(at, at + piece.count) if all_of_them else range(at + piece.count - 1, at + piece.count)
-            wanted += places
-            counts.append(len(places))
-            at += piece.count
+        if not wanted:
+            return torch.empty(0, 0)
         padded = wanted + [0] * _padding(len(wanted))
-        logits = self.model.logits(hidden[torch.tensor(padded, device=device)])[: len(wanted)].cpu()
-        return iter(torch.split(logits, counts))
+        return self.model.logits(hidden[torch.tensor(padded, device=device)])[: len(wanted)].cpu()
 
-    @staticmethod
-    def _ids(sequence: Completing, piece: Piece) -> list[int]:
-        if piece.start < len(sequence.prompt_ids):
-            return sequence.prompt_ids[piece.start : piece.end]
-        return sequence.token_ids[-1:]
+
+def _ids(sequence: Completing, piece: Piece) -> list[int]:
+    """The new tokens."""
+    if piece.start < len(sequence.prompt_ids):
+        return sequence.prompt_ids[piece.start : piece.end]
+    return [sequence.token_ids[-1], *sequence.guesses]
+
+
+def _wanted(sequence: Completing, piece: Piece) -> range:
+    """Places in a piece after which logits are asked for."""
+    in_prompt = piece.start < len(sequence.prompt_ids)
+    if sequence.wants_prompt_logprobs if in_prompt else bool(sequence.guesses):
+        return range(piece.count)
+    unfinished = in_prompt and piece.end < len(sequence.prompt_ids)
+    return range(piece.count, piece.count) if unfinished else range(piece.count - 1, piece.count)
+
+
+def _goes_by_itself(sequence: Completing) -> bool:
+    """Whether nothing is asked for between two of its tokens."""
+    plain = sequence.is_plain and sequence.num_top is None
+    return plain and not sequence.in_prompt and sequence.adapter is None
 
 
 def _rows_of_adapters(pieces: Sequence[tuple[Completing, Piece]], device: torch.device) -> list[tuple[str, Tensor]]:

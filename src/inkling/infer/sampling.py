@@ -88,7 +88,7 @@ def next_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int | None]:
     bits of one probability moves no other token's chance.
     """
     logits = logits.float()
-    if any(_has_penalties(draw.params) for draw in draws):
+    if any(has_penalties(draw.params) for draw in draws):
         rows = zip(logits, draws, strict=True)
         logits = torch.stack([penalise(row, draw.params, draw.prompt_ids, draw.completion_ids) for row, draw in rows])
     finite = logits.amax(dim=1).isfinite().tolist()
@@ -104,17 +104,19 @@ def next_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int | None]:
     return [token_id if known else None for token_id, known in zip(chosen, finite, strict=True)]
 
 
-def _has_penalties(params: SamplingParams) -> bool:
+def has_penalties(params: SamplingParams) -> bool:
+    """Whether tokens that were written before count."""
     return bool(params.repetition_penalty != 1 or params.presence_penalty or params.frequency_penalty)
 
 
-def _has_filters(params: SamplingParams) -> bool:
+def has_filters(params: SamplingParams) -> bool:
+    """Whether only some tokens are drawn from."""
     return bool(params.top_k or params.top_p < 1 or params.min_p or params.typical_p < 1)
 
 
 def _rates(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     """Numbers (B, V) in the ratios of each row's probabilities."""
-    if any(_has_filters(draw.params) for draw in draws):
+    if any(has_filters(draw.params) for draw in draws):
         return torch.stack([distribution(row, draw.params) for row, draw in zip(logits, draws, strict=True)])
     temperatures = torch.tensor([draw.params.temperature for draw in draws], device=logits.device)
     return (logits - logits.amax(dim=1, keepdim=True)).div_(temperatures[:, None]).exp_()

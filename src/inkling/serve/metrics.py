@@ -16,10 +16,10 @@ class Histogram:
         self.counts = [0] * (len(_BUCKETS_S) + 1)
         self.sum_s = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(_BUCKETS_S, seconds)] += 1
-        self.sum_s += seconds
+    def observe(self, seconds: float, count: int = 1) -> None:
+        """Count some of the same duration."""
+        self.counts[bisect_left(_BUCKETS_S, seconds)] += count
+        self.sum_s += seconds * count
 
     def lines(self, name: str, what: str) -> Iterator[str]:
         """Its lines."""

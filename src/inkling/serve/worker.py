@@ -118,23 +118,23 @@ class Worker:
             self._num_open -= 1
 
     def _observed(self, told: Callable[[Completing, str], None], started_s: float) -> Callable[[Completing, str], None]:
-        last_s = started_s
+        last_s, num_known = started_s, 0
 
         def on_change(sequence: Completing, piece: str) -> None:
-            nonlocal last_s
-            now_s = time.monotonic()
+            nonlocal last_s, num_known
+            now_s, num_new = time.monotonic(), len(sequence.token_ids) - num_known
             if sequence.failure is not None:
                 self._closed()
                 told(sequence, piece)
                 return
-            if len(sequence.token_ids) == 1:
+            if num_known == 0:
                 self.metrics.first_token.observe(now_s - started_s)
                 self.metrics.prompt_tokens += len(sequence.prompt_ids)
                 self.metrics.cached_tokens += sequence.num_cached
             else:
-                self.metrics.between_tokens.observe(now_s - last_s)
-            last_s = now_s
-            self.metrics.completion_tokens += 1
+                self.metrics.between_tokens.observe((now_s - last_s) / num_new, num_new)
+            last_s, num_known = now_s, num_known + num_new
+            self.metrics.completion_tokens += num_new
             if sequence.finish_reason is not None:
                 self._closed()
             told(sequence, piece)

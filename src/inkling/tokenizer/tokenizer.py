@@ -140,7 +140,7 @@ class Tokenizer:
 
     # ------------------------------------------------------------ what it is
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """Number of ids, from 0 to the highest."""
         return max(self._with_specials.get_vocab(with_added_tokens=True).values()) + 1

@@ -1,7 +1,7 @@
-"""A decoding step in C++, compiled on this machine when first needed, and never required.
+"""Decoding steps in C++, compiled on this machine when first needed, and never required.
 
-`step.cpp` computes one new token of several sequences of a llama-like model, from the weights and the paged keys and
-values that torch holds. Where there is no compiler, or the model is of another kind, torch computes the same.
+`step.cpp` computes and draws new tokens of several sequences of a llama-like model, from the weights and the paged keys
+and values that torch holds. Where there is no compiler, or the model is of another kind, torch computes the same.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import subprocess
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ from inkling.models import LanguageModel, rotary_table
 from inkling.quantize import int4, int8
 from inkling.quantize._modules import QuantizedLinear, QuantizedTable
 
-_SOURCE = Path(__file__).with_name("step.cpp")
+_FOLDER = Path(__file__).parent
 _FLAGS = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17"]
 _COMPILE_TIMEOUT_S = 120
 _LANES = 16
@@ -80,10 +81,53 @@ class _Model(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("tokens", "positions", "blocks", "keys", "values", "scratch", "logits")),
+        *((name, ctypes.c_void_p) for name in ("tokens", "positions", "owners", "blocks", "wanted")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values", "scratch", "logits")),
         ("layer_stride", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("rows", "max_blocks", "memory_kind", "max_positions", "threads")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("rows", "num_wanted", "max_blocks", "memory_kind", "max_positions", "threads")
+        ),
     ]
+
+
+class _Draws(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("seeds", "places", "temperatures", "limits", "ends", "written", "counts")
+        ),
+        *((name, ctypes.c_int32) for name in ("max_ends", "most", "vocabulary")),
+    ]
+
+
+class Span(NamedTuple):
+    """New tokens of a sequence.
+
+    Attributes:
+        start: Place of the first in its sequence.
+        blocks: Of its sequence.
+    """
+
+    token_ids: Sequence[int]
+    start: int
+    blocks: Sequence[int]
+
+
+class PlainDraw(NamedTuple):
+    """How a completion without penalties, filters or rules draws.
+
+    Attributes:
+        place: Tokens written before.
+        limit: Tokens to write at most.
+        end_ids: Tokens after which nothing follows.
+    """
+
+    seed: int
+    place: int
+    temperature: float
+    limit: int = 1
+    end_ids: Sequence[int] = ()
 
 
 @cache
@@ -92,14 +136,14 @@ def _library() -> Any:
     compiler = next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
     if compiler is None:
         raise UnavailableError("there is no C++ compiler")
-    source = _SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in sorted(_FOLDER.glob("*.[ch]*")))
     key = hashlib.sha256(source + " ".join([compiler, *_FLAGS, platform.machine(), _processor()]).encode()).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inkling" / "native"
     path = folder / f"step-{key[:24]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(temporary)]
+        command = [compiler, *_FLAGS, str(_FOLDER / "step.cpp"), "-o", str(temporary)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -110,7 +154,10 @@ def _library() -> Any:
         temporary.replace(path)
     library = ctypes.CDLL(str(path))
     library.inkling_step.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    library.inkling_step.restype = None
+    library.inkling_draw.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p]
+    library.inkling_write.argtypes = [ctypes.c_void_p] * 3
+    for function in (library.inkling_step, library.inkling_draw, library.inkling_write):
+        function.restype = None
     library.inkling_scratch_floats.argtypes = [ctypes.c_void_p, *([ctypes.c_int32] * 3)]
     library.inkling_scratch_floats.restype = ctypes.c_int64
     return library
@@ -128,10 +175,13 @@ def _processor() -> str:
 class NativeStep:
     """The step of one model.
 
+    Args:
+        num_tokens: Tokens that can be drawn; the model may have more rows.
+
     Raises UnavailableError for a model or a machine that it cannot compute.
     """
 
-    def __init__(self, model: LanguageModel, memory: PagedMemory) -> None:
+    def __init__(self, model: LanguageModel, memory: PagedMemory, num_tokens: int) -> None:
         config = model.config
         if config.model_type not in ("llama", "qwen2", "qwen3") or model.device.type != "cpu":
             raise UnavailableError(f"there is none for {config.model_type} on {model.device.type}")
@@ -168,44 +218,71 @@ class NativeStep:
         )
         self._max_positions = config.max_position_embeddings
         self._vocab_size = config.vocab_size
+        self._num_tokens = num_tokens
         self._scratch = torch.empty(0)
 
-    def __call__(self, tokens: Sequence[int], positions: Sequence[int], blocks: Sequence[Sequence[int]]) -> Tensor:
-        """Store the keys and values of one new token of each sequence, and what comes next: logits (R, V) fp32.
+    def __call__(self, spans: Sequence[Span], wanted: Sequence[int]) -> Tensor:
+        """Store the keys and values of new tokens, and what comes next.
 
         Args:
-            positions: Place of each token in its sequence.
-            blocks: Of each sequence.
+            wanted: Places in the row of all new tokens after which logits are asked for.
+
+        Returns:
+            Logits (len(wanted), V) fp32.
         """
-        rows, most = len(tokens), max(map(len, blocks))
-        table = torch.zeros(rows, most, dtype=torch.int32)
-        for row, own in enumerate(blocks):
-            table[row, : len(own)] = torch.tensor(own, dtype=torch.int32)
-        ids, places = torch.tensor(tokens, dtype=torch.int32), torch.tensor(positions, dtype=torch.int32)
-        logits = torch.empty(rows, self._vocab_size)
-        threads = torch.get_num_threads()
-        model = ctypes.byref(self._model)
-        need = self._library.inkling_scratch_floats(model, rows, self._max_positions, threads)
+        given = _Rows(spans, wanted)
+        step, logits = self._step(given)
+        self._library.inkling_step(ctypes.byref(self._model), ctypes.byref(step))
+        return logits
+
+    def draw(self, logits: Tensor, draws: Sequence[PlainDraw]) -> list[int]:
+        """The next token after each row of logits (R, V) fp32, -1 where the model has diverged."""
+        assert logits.dtype == torch.float32
+        assert logits.stride(1) == 1
+        made = _Made(draws, 1, self._num_tokens)
+        self._library.inkling_draw(logits.data_ptr(), logits.stride(0), len(draws), ctypes.byref(made.struct))
+        found: list[int] = made.written[:, 0].tolist()
+        return found
+
+    def write(self, spans: Sequence[Span], draws: Sequence[PlainDraw]) -> list[list[int]]:
+        """The next tokens of each sequence, drawn as `draw` does: up to its limit, or its end.
+
+        Args:
+            spans: Of one token each, with blocks for all tokens up to the limit but the last.
+        """
+        given = _Rows(spans, range(len(spans)))
+        step, _ = self._step(given)
+        made = _Made(draws, max(draw.limit for draw in draws), self._num_tokens)
+        self._library.inkling_write(ctypes.byref(self._model), ctypes.byref(step), ctypes.byref(made.struct))
+        return [row[:count] for row, count in zip(made.written.tolist(), made.counts.tolist(), strict=True)]
+
+    def _step(self, given: _Rows) -> tuple[_Step, Tensor]:
+        """What the compiled code is given, and where it puts logits (wanted, V)."""
+        rows, threads = len(given.tokens), torch.get_num_threads()
+        logits = torch.empty(len(given.wanted), self._vocab_size)
+        need = self._library.inkling_scratch_floats(ctypes.byref(self._model), rows, self._max_positions, threads)
         if need > len(self._scratch):
             self._scratch = torch.empty(need)
         keys = self._memory.keys
         step = _Step(
-            tokens=ids.data_ptr(),
-            positions=places.data_ptr(),
-            blocks=table.data_ptr(),
+            tokens=given.tokens.ctypes.data,
+            positions=given.positions.ctypes.data,
+            owners=given.owners.ctypes.data,
+            blocks=given.blocks.ctypes.data,
+            wanted=given.wanted.ctypes.data,
             keys=keys.data_ptr(),
             values=self._memory.values.data_ptr(),
             scratch=self._scratch.data_ptr(),
             logits=logits.data_ptr(),
             layer_stride=keys.stride(0),
             rows=rows,
-            max_blocks=most,
+            num_wanted=len(given.wanted),
+            max_blocks=given.blocks.shape[1],
             memory_kind=_KINDS[keys.dtype],
             max_positions=self._max_positions,
             threads=threads,
         )
-        self._library.inkling_step(model, ctypes.byref(step))
-        return logits
+        return step, logits
 
     def _layer(self, block: Any) -> _Layer:
         attention, mlp = block.self_attn, block.mlp
@@ -243,10 +320,65 @@ class NativeStep:
                 return _Matrix(self._pointer(matrix.codes), scales, pointer, _INT8, rows, columns, 0)
             if not isinstance(matrix, int4.Matrix) or isinstance(module, QuantizedTable):
                 raise UnavailableError("a table in a format that it cannot read")
-            scales = self._pointer(matrix.scales_and_zeros.bfloat16().permute(1, 2, 0))  # (K/g, N, 2) -> (N, 2, K/g)
-            return _Matrix(self._pointer(matrix.codes), scales, pointer, _INT4, rows, columns, matrix.group_size)
+            if rows % _LANES:
+                raise UnavailableError("it needs widths that are multiples of 16")
+            scales = self._pointer(_scales_in_lanes(matrix.scales_and_zeros))
+            codes = self._pointer(_codes_in_lanes(matrix.codes))
+            return _Matrix(codes, scales, pointer, _INT4, rows, columns, matrix.group_size)
         weight: Any = module.weight
         if weight.dtype not in _KINDS:
             raise UnavailableError(f"weights in {weight.dtype}")
         rows, columns = weight.shape
         return _Matrix(self._pointer(weight), None, pointer, _KINDS[weight.dtype], rows, columns, 0)
+
+
+class _Rows:
+    """New tokens in a row, (R) each, and the blocks of their sequences, (S, most), as the compiled code reads them."""
+
+    def __init__(self, spans: Sequence[Span], wanted: Sequence[int]) -> None:
+        counts = [len(span.token_ids) for span in spans]
+        self.tokens = np.fromiter((token for span in spans for token in span.token_ids), np.int32)
+        self.owners = np.repeat(np.arange(len(spans), dtype=np.int32), counts)
+        starts = np.array([span.start for span in spans], np.int32)
+        firsts = np.cumsum([0, *counts[:-1]], dtype=np.int32)
+        self.positions = np.arange(len(self.tokens), dtype=np.int32) + (starts - firsts)[self.owners]
+        self.wanted = np.array(wanted, np.int32)
+        self.blocks = np.zeros((len(spans), max(len(span.blocks) for span in spans)), np.int32)
+        for row, span in enumerate(spans):
+            self.blocks[row, : len(span.blocks)] = span.blocks
+
+
+class _Made:
+    """Draws as the compiled code reads them, and where it writes `most` tokens of each."""
+
+    def __init__(self, draws: Sequence[PlainDraw], most: int, num_tokens: int) -> None:
+        rows, max_ends = len(draws), max(len(draw.end_ids) for draw in draws)
+        ends = np.full((rows, max_ends), -1, np.int32)
+        for row, draw in enumerate(draws):
+            ends[row, : len(draw.end_ids)] = draw.end_ids
+        self.written, self.counts = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32)
+        self._kept: dict[str, np.ndarray] = {
+            "seeds": np.array([draw.seed for draw in draws], np.uint64),
+            "places": np.array([draw.place for draw in draws], np.int32),
+            "temperatures": np.array([draw.temperature for draw in draws], np.float32),
+            "limits": np.array([draw.limit for draw in draws], np.int32),
+            "ends": ends,
+            "written": self.written,
+            "counts": self.counts,
+        }
+        pointers = {name: array.ctypes.data for name, array in self._kept.items()}
+        self.struct = _Draws(**pointers, max_ends=max_ends, most=most, vocabulary=num_tokens)
+
+
+def _codes_in_lanes(codes: Tensor) -> Tensor:
+    """Bytes of two codes, (N, K / 2), sixteen rows beside each other, (N / 16, K / 8, 16, 2, 2): see `products.h`."""
+    N, half = codes.shape
+    both = torch.stack((codes & 15, codes >> 4), dim=-1)  # even and odd columns
+    both = both.view(N // _LANES, _LANES, half // 4, 2, 2, 2)  # rows, K/8, two words' bytes: pairs of pairs
+    return (both[..., 0, :] | both[..., 1, :] << 4).permute(0, 2, 1, 4, 3)
+
+
+def _scales_in_lanes(scales_and_zeros: Tensor) -> Tensor:
+    """Of each group, (K / group, N, 2), as sixteen rows beside each other, (N / 16, K / group, 2, 16) bf16."""
+    groups, N, _ = scales_and_zeros.shape
+    return scales_and_zeros.bfloat16().view(groups, N // _LANES, _LANES, 2).permute(1, 0, 3, 2)
