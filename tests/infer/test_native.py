@@ -104,7 +104,7 @@ def test_draws_are_those_of_torch(small_tokenizer: Tokenizer, tmp_path: Path) ->
     logits = 4 * torch.randn(600, small_tokenizer.vocab_size, generator=torch.Generator().manual_seed(1))
     temperatures = [(0.0, 0.3, 1.0, 7.0)[row % 4] for row in range(600)]
     logits[4, 3], logits[5, 3], logits[6] = torch.nan, torch.inf, -torch.inf
-    plain = [native.PlainDraw(row * 2**53, row % 50, value) for row, value in enumerate(temperatures)]
+    plain = [native.PlainDraw((row - 300) * 2**56, row % 50, value) for row, value in enumerate(temperatures)]
     wanted = next_tokens(
         logits,
         [

@@ -147,7 +147,7 @@ def test_a_picture_dropped_on_the_page(running: Running, tmp_path: Path) -> None
         page.open(running.url)
         page.wait_for("document.getElementById('model')?.options.length === 2")
         page.run("document.getElementById('model').value = 'eyes'; document.getElementById('model').onchange(); 0")
-        page.run("document.getElementById('max_tokens').value = 6")
+        page.run("document.getElementById('max_tokens').value = 6; document.getElementById('seed').value = 1")
         assert page.run("document.getElementById('picture').hidden") is False
         page.run(DROP)
         page.wait_for("pending.length === 1 && document.querySelectorAll('#pending img').length === 1")

@@ -29,8 +29,8 @@ from inkling.quantize import keep_packed
 from inkling.tokenizer import Tokenizer
 
 _ROWS = 16
-"""Rows that torch computes are filled up with padding to a multiple of this: from so many on, a row's bits do not depend
-on their number (on some processors from 4 on), and fewer shapes mean fewer kernels that are made and kept."""
+"""Rows that torch computes are filled up with padding to a multiple of this: from so many on, a row's bits do not
+depend on their number (on some processors from 4 on), and fewer shapes mean fewer kernels that are made and kept."""
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ class Engine:
             return self.native is not None and one.adapter is None
 
         parts = [[(one, piece) for one, piece in pieces if is_native(one) == kind] for kind in (True, False)]
-        rows = [iter(())] * 2
+        rows: list[Iterator[Tensor]] = [iter(()), iter(())]
         for number, (part, run) in enumerate(zip(parts, (self._run_natively, self._run_in_torch), strict=True)):
             if part:
                 wanted = [_wanted(one, piece) for one, piece in part]

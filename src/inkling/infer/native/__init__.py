@@ -358,7 +358,7 @@ class _Made:
             ends[row, : len(draw.end_ids)] = draw.end_ids
         self.written, self.counts = np.zeros((rows, most), np.int32), np.zeros(rows, np.int32)
         self._kept: dict[str, np.ndarray] = {
-            "seeds": np.array([draw.seed for draw in draws], np.uint64),
+            "seeds": np.array([draw.seed % 2**64 for draw in draws], np.uint64),
             "places": np.array([draw.place for draw in draws], np.int32),
             "temperatures": np.array([draw.temperature for draw in draws], np.float32),
             "limits": np.array([draw.limit for draw in draws], np.int32),
