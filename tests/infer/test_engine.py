@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.completing import Completing
 from inkling.infer.engine import Engine, EngineLimits
+from inkling.infer.forward import TiledProducts
 from inkling.infer.generate import Completion, generate
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
@@ -95,6 +97,33 @@ def test_neighbours_change_nothing(model: LanguageModel, limits: EngineLimits, s
         assert found.text == wanted.text
         assert found.finish_reason == wanted.finish_reason == "length"
     assert engine.pool.num_used == 0
+
+
+def test_neighbours_change_nothing_in_wide_layers(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """In bf16 on processors with AMX, products of layers as wide as this round by the number of rows."""
+    values = {**SHAPE, "model_type": "gpt2", "hidden_size": 512, "intermediate_size": 2048}
+    folder = random_checkpoint(tmp_path / "run", values, small_tokenizer)
+    model, _ = checkpoint.load_model(folder, dtype=torch.bfloat16)
+    together = [completing(model, small_tokenizer, *request) for request in requests()[:6]]
+    engine = Engine(model, small_tokenizer)
+    for sequence in together:
+        engine.add(sequence)
+    list(finish(engine))
+    for found, request in zip(together, requests(), strict=False):
+        wanted = completing(model, small_tokenizer, *request)
+        engine = Engine(model, small_tokenizer)
+        engine.add(wanted)
+        list(finish(engine))
+        assert found.logprobs == wanted.logprobs
+
+
+def test_products_in_tiles() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(3, 50, 64, generator=generator), torch.randn(40, 64, generator=generator)
+    for tiles in (TiledProducts(32, filled=False), TiledProducts(128, filled=True)):
+        with tiles:
+            found = torch.nn.functional.linear(x.bfloat16(), weight.bfloat16(), torch.ones(40).bfloat16())
+        torch.testing.assert_close(found.float(), x @ weight.T + 1, atol=0.2, rtol=0.02)
 
 
 def test_it_writes_what_plain_generation_writes(model: LanguageModel, small_tokenizer: Tokenizer) -> None:

@@ -6,14 +6,11 @@ A request's text depends on its prompt, its parameters and its seed, and not on 
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from inkling import peft
@@ -21,16 +18,13 @@ from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.completing import Completing
 from inkling.infer.drawing import Ahead, plain_draw, take_drawn, take_written
+from inkling.infer.forward import Forward
 from inkling.infer.native import NativeStep, Span, UnavailableError
-from inkling.infer.paged import PagedMemory, PagedStep, Piece
+from inkling.infer.paged import PagedMemory, Piece
 from inkling.infer.room import Room
-from inkling.models import LanguageModel, SeeingModel
+from inkling.models import LanguageModel
 from inkling.quantize import keep_packed
 from inkling.tokenizer import Tokenizer
-
-_ROWS = 16
-"""Rows that torch computes are filled up with padding to a multiple of this: from so many on, a row's bits do not
-depend on their number (on some processors from 4 on), and fewer shapes mean fewer kernels that are made and kept."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +92,7 @@ class Engine:
                 self.native = NativeStep(model, self.memory, tokenizer.vocab_size)
             except UnavailableError as reason:
                 self.why_not_native = str(reason)
+        self._forward = Forward(model, self.memory, self.native)
 
     def add(self, sequence: Completing, siblings: Sequence[Completing] = ()) -> None:
         """Let a completion begin as soon as there is room.
@@ -147,7 +142,7 @@ class Engine:
         pieces = self._schedule()
         if not pieces:
             return
-        logits = self._run(pieces)
+        logits = self._forward(pieces)
         drawing: list[tuple[Completing, Tensor, int]] = []
         for (sequence, piece), rows in zip(pieces, logits, strict=True):
             sequence.num_computed = piece.end
@@ -298,86 +293,8 @@ class Engine:
         self.waiting.appendleft(sequence)
         self.num_preempted += 1
 
-    def _run(self, pieces: list[tuple[Completing, Piece]]) -> Iterator[Tensor]:
-        """Logits after each piece's last token, (1, V), or after each of its tokens where they are asked for.
-
-        In compiled code where there is any, but for adapters, which torch computes.
-        """
-
-        def is_native(one: Completing) -> bool:
-            return self.native is not None and one.adapter is None
-
-        parts = [[(one, piece) for one, piece in pieces if is_native(one) == kind] for kind in (True, False)]
-        rows: list[Iterator[Tensor]] = [iter(()), iter(())]
-        for number, (part, run) in enumerate(zip(parts, (self._run_natively, self._run_in_torch), strict=True)):
-            if part:
-                wanted = [_wanted(one, piece) for one, piece in part]
-                firsts = itertools.accumulate((piece.count for _, piece in part), initial=0)
-                places = [first + place for first, own in zip(firsts, wanted, strict=False) for place in own]
-                rows[number] = iter(torch.split(run(part, places), [len(own) for own in wanted]))
-        return (next(rows[0] if is_native(one) else rows[1]) for one, piece in pieces)
-
-    def _run_natively(self, pieces: list[tuple[Completing, Piece]], wanted: list[int]) -> Tensor:
-        """Logits (len(wanted), V) after some of the new tokens."""
-        assert self.native is not None
-        return self.native([Span(_ids(one, piece), piece.start, piece.blocks) for one, piece in pieces], wanted)
-
-    @torch.inference_mode()
-    def _run_in_torch(self, pieces: list[tuple[Completing, Piece]], wanted: list[int]) -> Tensor:
-        """The same."""
-        ids = [token for sequence, piece in pieces for token in _ids(sequence, piece)]
-        num_padding = _padding(len(ids))
-        device = self.model.device
-        row = torch.tensor([ids + [0] * num_padding], device=device)
-        step = PagedStep(self.memory, [piece for _, piece in pieces], num_padding)
-        adapters = _rows_of_adapters(pieces, device)
-        with peft.selected(self.model, adapters) if adapters else nullcontext():
-            parts = [sequence.seen(piece.start, piece.end) for sequence, piece in pieces if sequence.in_prompt]
-            seen = [part for part in parts if part is not None]
-            if seen:
-                assert isinstance(self.model, SeeingModel)
-                hidden = self.model.hidden(row, cache=step, seen=torch.cat(seen))[0]
-            else:
-                hidden = self.model.hidden(row, cache=step)[0]  # (1, T) -> (T, C)
-        if not wanted:
-            return torch.empty(0, 0)
-        padded = wanted + [0] * _padding(len(wanted))
-        return self.model.logits(hidden[torch.tensor(padded, device=device)])[: len(wanted)].cpu()
-
-
-def _ids(sequence: Completing, piece: Piece) -> list[int]:
-    """The new tokens."""
-    if piece.start < len(sequence.prompt_ids):
-        return sequence.prompt_ids[piece.start : piece.end]
-    return [sequence.token_ids[-1], *sequence.guesses]
-
-
-def _wanted(sequence: Completing, piece: Piece) -> range:
-    """Places in a piece after which logits are asked for."""
-    in_prompt = piece.start < len(sequence.prompt_ids)
-    if sequence.wants_prompt_logprobs if in_prompt else bool(sequence.guesses):
-        return range(piece.count)
-    unfinished = in_prompt and piece.end < len(sequence.prompt_ids)
-    return range(piece.count, piece.count) if unfinished else range(piece.count - 1, piece.count)
-
 
 def _goes_by_itself(sequence: Completing) -> bool:
     """Whether nothing is asked for between two of its tokens."""
     plain = sequence.is_plain and sequence.num_top is None
     return plain and not sequence.in_prompt and sequence.adapter is None
-
-
-def _rows_of_adapters(pieces: Sequence[tuple[Completing, Piece]], device: torch.device) -> list[tuple[str, Tensor]]:
-    """Which rows each adapter writes; filled up with rows of their own, so that no bits depend on their number."""
-    rows: dict[str, list[int]] = {}
-    at = 0
-    for sequence, piece in pieces:
-        if sequence.adapter is not None:
-            rows.setdefault(sequence.adapter, []).extend(range(at, at + piece.count))
-        at += piece.count
-    return [(name, torch.tensor(of + of[:1] * _padding(len(of)), device=device)) for name, of in rows.items()]
-
-
-def _padding(num_rows: int) -> int:
-    """Rows to add."""
-    return -num_rows % _ROWS
