@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ _ROWS = 16
 """Rows that torch computes are filled up with padding to a multiple of this: from so many on, a row's bits do not
 depend on their number (on some processors from 4 on), and fewer shapes mean fewer kernels that are made and kept."""
 _FEW_ROWS = 32
-_MANY_ROWS = 128
+_MANY_ROWS = 64
 
 
 class TiledProducts(TorchFunctionMode):
@@ -94,7 +94,7 @@ class Forward:
         return self._native([Span(_ids(one, piece), piece.start, piece.blocks) for one, piece in pieces], wanted)
 
     def _prompts_in_torch(self, pieces: Pieces, wanted: Sequence[int]) -> Tensor:
-        """The same in large tiles, which take half the time of small ones; never together with answers."""
+        """The same in larger tiles, which take less time; never together with answers."""
         return self._in_torch(pieces, wanted, TiledProducts(_MANY_ROWS, filled=True))
 
     @torch.inference_mode()
@@ -106,8 +106,7 @@ class Forward:
         row = torch.tensor([ids + [0] * num_padding], device=device)
         step = PagedStep(self._memory, [piece for _, piece in pieces], num_padding)
         adapters = _rows_of_adapters(pieces, device)
-        few = TiledProducts(_FEW_ROWS, filled=False) if self._in_tiles else nullcontext()
-        with peft.selected(self._model, adapters) if adapters else nullcontext(), tiles or few:
+        with peft.selected(self._model, adapters) if adapters else nullcontext(), tiles or self._few(len(ids)):
             parts = [sequence.seen(piece.start, piece.end) for sequence, piece in pieces if sequence.in_prompt]
             seen = [part for part in parts if part is not None]
             if seen:
@@ -118,8 +117,12 @@ class Forward:
         if not wanted:
             return torch.empty(0, 0)
         padded = [*wanted, *[0] * (-len(wanted) % _ROWS)]
-        with few:
+        with self._few(len(padded)):
             return self._model.logits(hidden[torch.tensor(padded, device=device)])[: len(wanted)].cpu()
+
+    def _few(self, num_rows: int) -> AbstractContextManager[object]:
+        """Tiles of few rows, where there are more: each torch function that passes through them costs some time."""
+        return TiledProducts(_FEW_ROWS, filled=False) if self._in_tiles and num_rows > _FEW_ROWS else nullcontext()
 
 
 def _ids(sequence: Completing, piece: Piece) -> list[int]:
