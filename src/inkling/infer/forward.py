@@ -81,12 +81,11 @@ class Forward:
         return (next(rows[way]) for way in ways)
 
     def _way(self, one: Completing, piece: Piece) -> Any:
-        """In compiled code where there is any, but for adapters, which torch computes."""
-        if self._native is not None and one.adapter is None:
+        """In compiled code where there is any, but for adapters and for prompts that torch computes faster."""
+        in_prompt = piece.start < len(one.prompt_ids)
+        if self._native is not None and one.adapter is None and (self._native.suits_prompts or not in_prompt):
             return self._natively
-        if self._in_tiles and piece.start < len(one.prompt_ids):
-            return self._prompts_in_torch
-        return self._in_torch
+        return self._prompts_in_torch if self._in_tiles and in_prompt else self._in_torch
 
     def _natively(self, pieces: Pieces, wanted: Sequence[int]) -> Tensor:
         """Logits (len(wanted), V) after some of the new tokens."""
