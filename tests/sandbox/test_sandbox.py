@@ -150,6 +150,14 @@ ESCAPES = {
     "a signal to the parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
     "a signal to all": "import os, signal\nos.kill(-1, signal.SIGKILL)",
     "a signal by ctypes": "import ctypes\nassert ctypes.CDLL(None).kill({pid}, 0) == 0",
+    "a signal by way of a pipe": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, {pid})",
+    "a place on one processor": "import os\nos.sched_setaffinity({pid}, [0])",
+    "names in other folders": (
+        "import ctypes\nlibc = ctypes.CDLL(None)\n"
+        "assert libc.inotify_add_watch(libc.inotify_init(), {folder!r}.encode(), 0xfff) >= 0"
+    ),
+    "empty a file": "import os\nos.truncate({victim!r}, 0)",
+    "a queue of others": "import ctypes\nassert ctypes.CDLL(None).msgrcv(0, bytes(64), 8, 0, 0o4000) >= 0",
     "trace": "import ctypes\nassert ctypes.CDLL(None, use_errno=True).ptrace(16, {pid}, 0, 0) == 0",
     "read another's memory": (
         "import ctypes\nb = ctypes.create_string_buffer(8)\n"

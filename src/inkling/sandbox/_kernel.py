@@ -36,18 +36,21 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
     "process_mrelease": (448, 448), "kcmp": (312, 272), "setpriority": (141, 140), "sched_setscheduler": (144, 119),
     "sched_setattr": (314, 274), "sched_setparam": (142, 118), "ioprio_set": (251, 30), "migrate_pages": (256, 238),
-    "move_pages": (279, 239), "setsid": (112, 157), "setpgid": (109, 154),
+    "move_pages": (279, 239), "setsid": (112, 157), "setpgid": (109, 154), "sched_setaffinity": (203, 122),
+    "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "semop": (65, 193), "semtimedop": (220, 192),
+    "semctl": (66, 191), "mq_unlink": (241, 181),
     # memory that no limit counts, and limits themselves
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
     "shmctl": (31, 195), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "setrlimit": (160, 164),
     "prlimit64": (302, 261),
-    # what Landlock leaves open: owners, modes, times and attributes of files
+    # what Landlock leaves open: owners, modes, times and attributes of files, and what happens in folders; before
+    # version 3 also to empty them, and the flags of `openat2` cannot be looked at
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
     "utimensat": (280, 88), "futimesat": (261, None), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15),
     "fremovexattr": (199, 16), "removexattrat": (466, 466), "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
+    "open_by_handle_at": (304, 265), "inotify_add_watch": (254, 27), "truncate": (76, 45), "openat2": (437, 437),
     # the machine
     "mount": (165, 40), "umount2": (166, 39), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431),
     "fsmount": (432, 432), "fspick": (433, 433), "open_tree": (428, 428), "mount_setattr": (442, 442),
@@ -62,12 +65,22 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "setdomainname": (171, 162), "modify_ldt": (154, None), "fanotify_init": (300, 262), "lookup_dcookie": (212, 18),
 }  # fmt: skip
 """System calls that are refused, with their numbers on x86-64 and on ARM (64 bits)."""
+_TRUNCATE, _READ_AND_WRITE = 0o1000, 3
+REFUSED_WITH: dict[str, tuple[int | None, int | None, int, int, tuple[int, ...]]] = {
+    # whom a signal goes to when a pipe is ready: Landlock looks at it from version 6 on
+    "fcntl": (72, 25, 1, 0xFFFFFFFF, (8, 15)),  # F_SETOWN, F_SETOWN_EX
+    # to empty a file that is not opened to be written in: Landlock looks at it from version 3 on
+    "open": (2, None, 1, _TRUNCATE | _READ_AND_WRITE, (_TRUNCATE, _TRUNCATE | _READ_AND_WRITE)),
+    "openat": (257, 56, 2, _TRUNCATE | _READ_AND_WRITE, (_TRUNCATE, _TRUNCATE | _READ_AND_WRITE)),
+}
+"""Those that are refused for an argument: their numbers, its place, which of its bits count, and their bad values."""
 _CLONE3 = 435  # answered with "not known", so that the C library takes clone
 _LAST_KNOWN = 467  # newer ones are not known either
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 _X32 = 0x40000000
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_LOAD, _AND, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # where they stand in what a filter is given
 _KILL, _ALLOW, _ERROR = 0x80000000, 0x7FFF0000, 0x00050000
 _NOT_PERMITTED, _NOT_KNOWN = 1, 38
 
@@ -116,21 +129,34 @@ def give_up_files(readable: Iterable[str], writable: Iterable[str]) -> None:
     os.close(ruleset)
 
 
-def give_up_calls() -> None:
-    """Let `DENIED` system calls, and those that are not known here, fail in this process from now on.
-
-    Raises OSError where the kernel refuses.
-    """
-    column, architecture = _ARCHITECTURES[platform.machine()]
-    program = [_instruction(_LOAD, 4), _instruction(_IF_EQUAL, architecture, 1, 0), _instruction(_RETURN, _KILL)]
-    program += [_instruction(_LOAD, 0)]
+def filter_for(machine: str) -> list[bytes]:
+    """The instructions (classic BPF) that refuse system calls on a processor, `x86_64` or `aarch64`."""
+    column, architecture = _ARCHITECTURES[machine]
+    program = [_instruction(_LOAD, _ARCHITECTURE), _instruction(_IF_EQUAL, architecture, 1, 0)]
+    program += [_instruction(_RETURN, _KILL), _instruction(_LOAD, _NUMBER)]
     program += [_instruction(_IF_AT_LEAST, _X32, 0, 1), _instruction(_RETURN, _KILL)]
     program += [_instruction(_IF_AT_LEAST, _LAST_KNOWN, 0, 1), _instruction(_RETURN, _ERROR | _NOT_KNOWN)]
     program += [_instruction(_IF_EQUAL, _CLONE3, 0, 1), _instruction(_RETURN, _ERROR | _NOT_KNOWN)]
     for numbers in DENIED.values():
         if (number := numbers[column]) is not None:
             program += [_instruction(_IF_EQUAL, number, 0, 1), _instruction(_RETURN, _ERROR | _NOT_PERMITTED)]
-    program += [_instruction(_RETURN, _ALLOW)]
+    for *both, place, bits, values in REFUSED_WITH.values():
+        if (number := both[column]) is None:
+            continue
+        looks = [_instruction(_LOAD, _ARGUMENTS + 8 * place), _instruction(_AND, bits)]
+        for value in values:
+            looks += [_instruction(_IF_EQUAL, value, 0, 1), _instruction(_RETURN, _ERROR | _NOT_PERMITTED)]
+        looks += [_instruction(_LOAD, _NUMBER)]
+        program += [_instruction(_IF_EQUAL, number, 0, len(looks)), *looks]
+    return [*program, _instruction(_RETURN, _ALLOW)]
+
+
+def give_up_calls() -> None:
+    """Let `DENIED` system calls, those of `REFUSED_WITH`, and those that are not known here, fail in this process from now on.
+
+    Raises OSError where the kernel refuses.
+    """
+    program = filter_for(platform.machine())
     content = ctypes.create_string_buffer(b"".join(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(content)))
     _no_new_privileges()
