@@ -23,7 +23,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var
 ul { margin: 0; padding-left: 1.1rem; }
 figure { margin: 1rem 0; }
 figcaption, .soft { opacity: .75; font-size: .9em; }
-svg { width: 100%; height: auto; font: 12px system-ui, sans-serif; }
+svg { width: 100%; min-width: 34rem; height: auto; font: 12px system-ui, sans-serif; }
 svg text { fill: currentColor; }
 svg .grid { stroke: currentColor; stroke-opacity: .15; }
 .s0 { --c: #4a6fa5; } .s1 { --c: #c2693d; } .s2 { --c: #4f8f5b; }
@@ -37,6 +37,7 @@ svg .mark { stroke: var(--c); fill: none; stroke-width: 2; } svg .dot { fill: va
 """
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 56, 34, 14
 _NUM_STYLES = 6
+_LABEL = 44  # letters that fit beside a plot of intervals
 
 
 def write_page(path: Path, title: str, sections: Sequence[str]) -> None:
@@ -103,7 +104,7 @@ def curves(title: str, series: Mapping[str, Points], *, x: str, y: str) -> str:
     parts.append(f'<text x="{_WIDTH - 10}" y="{_HEIGHT - 2}" text-anchor="end">{escape(x)}</text>')
     parts.append(f'<text x="2" y="11">{escape(y)}</text>')
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return f"<h2>{escape(title)}</h2>\n<figure>{svg}</figure>"
+    return f'<h2>{escape(title)}</h2>\n<figure><div class="scroll">{svg}</div></figure>'
 
 
 def intervals(
@@ -122,7 +123,7 @@ def intervals(
     if not rows:
         return ""
     ends = [end for row in rows for end in row[1:] if math.isfinite(end)]
-    left, height = 250, 26 * len(rows) + 30
+    left, height = 300, 26 * len(rows) + 30
     span = max(ends) - min(ends) or 1.0
     to_x, ticks = _axis(min(ends) - 0.05 * span, max(ends) + 0.05 * span, left, _WIDTH - 20)
     parts = []
@@ -131,7 +132,7 @@ def intervals(
         parts.append(f'<text x="{place:.1f}" y="{height - 6}" text-anchor="middle">{value:g}</text>')
     for number, (name, value, low, high) in enumerate(rows):
         y, style = 18 + 26 * number, (number if colours is None else colours.get(name, 0)) % _NUM_STYLES
-        label = escape(name if len(name) < 37 else f"{name[:36]}…")
+        label = escape(name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…")
         parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
         whisker = f'<line class="mark" x1="{to_x(low):.1f}" x2="{to_x(high):.1f}" y1="{y}" y2="{y}"/>'
         whisker = whisker if math.isfinite(low) and math.isfinite(high) else ""
@@ -139,7 +140,7 @@ def intervals(
         parts.append(f'<g class="s{style}">{whisker}{dot}</g>')
     svg = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<h2>{escape(title)}</h2>\n<figure>{svg}{said}</figure>"
+    return f'<h2>{escape(title)}</h2>\n<figure><div class="scroll">{svg}</div>{said}</figure>'
 
 
 def _thinned(points: Points, most: int = 600) -> Points:

@@ -188,7 +188,19 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=reason):
             task.read(Options(data=tmp_path / name))
+    for name, row, reason in [
+        ("gsm8k", {"question": "q", "answer": "seven"}, "no number after ####"),
+        ("mbpp", {"task_id": 11, "text": "t", "code": "x = 1", "test_list": [1]}, "must hold tests"),
+        ("mbpp", {"task_id": 11, "text": "t", "code": "x = 1", "test_list": []}, "must hold tests"),
+        ("mbpp", {"task_id": 11, "text": "t", "code": "x = (", "test_list": ["assert x"]}, "no Python"),
+    ]:
+        with pytest.raises(DataError, match=reason):
+            tasks.load(name).read(Options(data=lines(tmp_path / "bad", row)))
+    (tmp_path / "f").write_text('{"question": "one\u2028two\x85three", "answer": "#### 1"}\n', encoding="utf-8")
+    assert task.read(Options(data=tmp_path / "f"))[0].prompt == "one\u2028two\x85three"
     items = [tasks.Item("x", "")]
+    with pytest.raises(DataError, match="same id"):
+        tasks.read_samples(tmp_path / "f", [*items, *items])
     for row, reason in [({"task_id": "y", "completion": ""}, "no question 'y'"), ({"task_id": "x"}, "completion")]:
         with pytest.raises(DataError, match=reason):
             tasks.read_samples(lines(tmp_path / "e", row), items)

@@ -154,6 +154,29 @@ def test_perplexities_of_different_tokenizers_are_not_compared(
     assert "bits per byte may be compared" in capsys.readouterr().err
 
 
+def test_only_the_same_questions_are_paired(made: Path) -> None:
+    def difference(changed: bool) -> Any:
+        facts = [facts_of(made / name) for name in ("short", "long")]
+        if changed:  # as another --seed makes them: the same names, other questions
+            for item in facts[1]["evaluations"]["copying"]["items"]:
+                item["question"] += "x"
+        (row,) = (row for row in compare(facts) if row.name == "copying: right")
+        return row.differences[1]
+
+    assert difference(False) is not None
+    assert difference(True) is None
+
+
+def test_a_single_document_has_no_interval(made: Path) -> None:
+    facts = [facts_of(made / name) for name in ("short", "long")]
+    for one in facts:
+        text = one["evaluations"]["text"]
+        text["num_documents"], text["documents"] = 1, {"nats": [text["loss"]], "num_bytes": [9]}
+    (row,) = (row for row in compare(facts) if row.name == "bits per byte")
+    assert row.intervals == [None, None]
+    assert row.differences == [None, None]
+
+
 def test_lineage_says_what_has_changed(made: Path, tmp_path: Path) -> None:
     run = made / "long"
     kinds = {link.kind: link for link in lineage(run)}

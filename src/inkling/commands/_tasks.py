@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -64,11 +65,18 @@ def run_task(settings: Settings) -> None:
     if settings.run is not None and (checkpoint.run_of(settings.run) / checkpoint.RUN_FILE).is_file():
         folder = settings.run / FOLDER
         folder.mkdir(exist_ok=True)
-        files.write_json(folder / f"{settings.task}.json", {**content, "items": result.items})
+        hashes = {item.id: _hash_of(item) for item in items}
+        rows = [{**row, "question": hashes[row["id"]]} if row["id"] in hashes else row for row in result.items]
+        files.write_json(folder / f"{settings.task}.json", {**content, "items": rows})
     if settings.as_json:
         print(json.dumps(content))
     else:
         print_task(content)
+
+
+def _hash_of(item: Item) -> str:
+    """Of all that makes a question what it is, so that comparisons pair the same ones only."""
+    return hashlib.sha256(json.dumps([item.prompt, item.fields], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _of_run(

@@ -68,12 +68,15 @@ def _plain(name: str, values: list[float | None]) -> Row:
 def _text(found: Sequence[Mapping[str, Any] | None]) -> Row:
     """Bits per byte, which may be compared across tokenizers; document by document where the text is the same."""
     values = [None if one is None else float(one["bits_per_byte"]) for one in found]
-    intervals = [None if one is None else (one["interval"]["low"], one["interval"]["high"]) for one in found]
+    intervals = [
+        (one["interval"]["low"], one["interval"]["high"]) if one is not None and one["num_documents"] > 1 else None
+        for one in found
+    ]  # of a single document none can be told
     first = _documents(found[0])
     differences: list[Difference | None] = [None]
     for one in found[1:]:
         other = _documents(one)
-        is_same = first is not None and other is not None and np.array_equal(first[1], other[1])
+        is_same = first is not None and other is not None and np.array_equal(first[1], other[1]) and len(first[1]) > 1
         differences.append(_difference_of_bits(first, other) if is_same and first and other else None)
     return Row("bits per byte", values, intervals, differences)
 
@@ -118,15 +121,17 @@ def _task(name: str, found: Sequence[Mapping[str, Any] | None]) -> list[Row]:
         by_item = [{} if one is None else _of_items(one, metric) for one in found]
         differences: list[Difference | None] = [None]
         for other in by_item[1:]:
-            shared = sorted(by_item[0].keys() & other.keys())
+            shared = sorted(by_item[0].keys() & other.keys())  # of the same questions alone
             pairs = [by_item[0][item] for item in shared], [other[item] for item in shared]
             differences.append(paired_difference(*pairs) if len(shared) > 1 else None)
         rows.append(Row(f"{name}: {metric}", values, intervals, differences))
     return rows
 
 
-def _of_items(found: Mapping[str, Any], metric: str) -> dict[str, float]:
-    return {item["id"]: float(item[metric]) for item in found.get("items", []) if item.get(metric) is not None}
+def _of_items(found: Mapping[str, Any], metric: str) -> dict[tuple[str, str], float]:
+    """By name and hash of a question: with another seed or file, the same name is another question."""
+    items = [item for item in found.get("items", []) if item.get(metric) is not None]
+    return {(item["id"], item.get("question", "")): float(item[metric]) for item in items}
 
 
 def write_comparison(path: Path, names: Sequence[str], rows: Sequence[Row], curves: Mapping[str, pages.Points]) -> None:

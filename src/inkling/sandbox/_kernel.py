@@ -152,7 +152,7 @@ def filter_for(machine: str) -> list[bytes]:
 
 
 def give_up_calls() -> None:
-    """Let `DENIED` system calls, those of `REFUSED_WITH`, and those that are not known here, fail in this process from now on.
+    """Let system calls fail in this process from now on: `DENIED`, `REFUSED_WITH`, and what is not known here.
 
     Raises OSError where the kernel refuses.
     """

@@ -171,7 +171,7 @@ def read_lines(options: Options, what: str, needed: Mapping[str, type | tuple[ty
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {options.data}: {error}") from None
     count = 0
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON may hold what `splitlines` takes for an end
         if not line.strip():
             continue
         if count == options.limit:
@@ -195,6 +195,8 @@ def read_samples(path: Path, items: Sequence[Item]) -> list[list[str]]:
     Raises DataError for a bad row, an unknown question, or one without an answer.
     """
     found: dict[str, list[str]] = {item.id: [] for item in items}
+    if len(found) < len(items):
+        raise DataError("several questions of this task have the same id, so that answers cannot be told apart")
     for number, row in enumerate(read_lines(Options(data=path), str(path), {"completion": str}), start=1):
         name = str(row.get("task_id"))
         if name not in found:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from inkling.errors import DataError
 from inkling.eval.tasks import Item, Options, Result, judged, read_lines
 
 WHAT = "a word problem; the number after #### decides"
@@ -19,8 +20,12 @@ _ANSWER = re.compile(r"####\s*(-?[0-9][0-9,]*\.?[0-9]*)")
 
 def read(options: Options) -> list[Item]:
     """The problems; examples come from the file `train.jsonl` beside them."""
-    rows = read_lines(options, DATA, {"question": str, "answer": str})
-    return [Item(f"gsm8k/{number}", row["question"], row) for number, row in enumerate(rows)]
+    found = []
+    for number, row in enumerate(read_lines(options, DATA, {"question": str, "answer": str})):
+        if number_in(row["answer"]) is None:  # else an answer without a number would be right
+            raise DataError(f"{options.data}: question {number} has no number after #### in its answer")
+        found.append(Item(f"gsm8k/{number}", row["question"], row))
+    return found
 
 
 def prompts(items: Sequence[Item], options: Options) -> list[str]:

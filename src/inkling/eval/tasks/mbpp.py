@@ -6,8 +6,9 @@ import ast
 import warnings
 from collections.abc import Sequence
 
+from inkling.errors import DataError
 from inkling.eval.tasks import Item, Options, Result, read_lines
-from inkling.eval.tasks._code import judge_code
+from inkling.eval.tasks._code import judge_code, parses
 from inkling.sandbox import Trial
 
 WHAT = "write a function from a sentence and its tests; the tests decide"
@@ -25,7 +26,11 @@ def read(options: Options) -> list[Item]:
     rows = [row for row in read_lines(unlimited, DATA, needed) if _FIRST <= row["task_id"] <= _LAST]
     found = []
     for row in rows[: options.limit]:
+        if not row["test_list"] or not all(isinstance(test, str) for test in row["test_list"]):
+            raise DataError(f"{options.data}: test_list of task {row['task_id']} must hold tests, all of them texts")
         tests = "\n".join(row["test_list"])
+        if not all(map(parses, (row["code"], tests, str(row.get("test_setup_code", ""))))):
+            raise DataError(f"{options.data}: code or tests of task {row['task_id']} are no Python")
         found.append(Item(f"MBPP/{row['task_id']}", f'"""\n{row["text"]}\n{tests}\n"""\n', row))
     return found
 
