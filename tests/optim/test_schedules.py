@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from inkling.optim._ema import AverageSettings, WeightAverage
+from inkling.optim._ema import WeightAverage
 from inkling.optim._schedule import Plateau, ScheduleSettings, multiplier
 
 
@@ -52,14 +52,14 @@ def test_plateau_halves_after_two_bad_evaluations_and_survives_a_restart() -> No
 
 def test_average_follows_its_formula_and_survives_a_restart() -> None:
     model = nn.Linear(3, 2)
-    average = WeightAverage(model, AverageSettings(decay=0.5))
+    average = WeightAverage(model, 0.5)
     expected = model.weight.detach().clone()
     for n in range(1, 9):
         with torch.no_grad():
             model.weight.add_(torch.randn(2, 3))
         if n == 4:
             stored = {name: tensor.clone() for name, tensor in average.state().items()}
-            average = WeightAverage(model, AverageSettings(decay=0.5))
+            average = WeightAverage(model, 0.5)
             average.restore(stored)
         average.update(model)
         decay = min(0.5, (1 + n) / (10 + n))
@@ -69,7 +69,7 @@ def test_average_follows_its_formula_and_survives_a_restart() -> None:
 
 def test_applied_puts_the_average_in_and_takes_it_out() -> None:
     model = nn.Linear(3, 2)
-    average = WeightAverage(model, AverageSettings(decay=0.9))
+    average = WeightAverage(model, 0.9)
     start = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.fill_(math.pi)

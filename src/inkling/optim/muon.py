@@ -28,6 +28,8 @@ POLAR_EXPRESS = (
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
 
+WEIGHT_DECAY = 0.1
+
 
 class Config(Section):
     """Muon on the block matrices, AdamW on the rest."""
@@ -38,8 +40,9 @@ class Config(Section):
     """Nesterov momentum, reached from 0.85 over `momentum_warmup` steps."""
     momentum_warmup: int = Field(300, ge=0)
     """Steps over which momentum rises."""
-    weight_decay: float = Field(0.1, ge=0)
-    """Decoupled decay of the matrices, per unit of learning rate."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Decoupled decay of the matrices, per unit of learning rate. Default: 0.1, but 1.2 in pretraining a large model
+    on a small text that is passed over many times."""
     embedding_lr: float = Field(0.05, gt=0)
     """Peak AdamW learning rate of the embeddings, also where they are the head."""
     head_lr: float = Field(0.004, gt=0)
@@ -71,13 +74,14 @@ class Muon(torch.optim.Optimizer):
             "head": config.head_lr,
             "vectors": config.vector_lr,
         }
+        decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
         param_groups: list[dict[str, Any]] = [
             {
                 "params": group.parameters,
                 "role": group.role,
                 "base_lr": rates[group.role],
                 "lr": rates[group.role],
-                "weight_decay": config.weight_decay if group.role == "matrices" else 0.0,
+                "weight_decay": decay if group.role == "matrices" else 0.0,
             }
             for group in groups
         ]

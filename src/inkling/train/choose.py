@@ -53,25 +53,39 @@ def choose(
         muon_share=lambda tokens: muon.flops_share(matrices, tokens),
         mean_share=growth.mean_share(settings.growth),
     )
-    dropout, dropout_reason = defaults.choose_dropout(settings.model.dropout, horizon.passes)
+    regime = defaults.choose_regime(
+        horizon.passes,
+        dropout=settings.model.dropout,
+        average_decay=settings.average.decay,
+        patience=settings.loop.patience,
+    )
     share = muon.flops_share(matrices, horizon.batch_size * settings.context)
     optimizer, optimizer_reason = defaults.choose_optimizer(settings.optimizer, share)
     reasons = [
         f"{size_reason}: {num_parameters:,} parameters ({settings.arch}, {dataset.vocab_size:,} tokens)",
         *horizon.reasons,
-        dropout_reason,
+        *regime.reasons,
         optimizer_reason,
     ]
+    weight_decay = None
+    if optimizer == "muon" and settings.start_from is None:  # learnt weights would be lost
+        per_token = num_parameters / dataset.train.num_tokens
+        asked = settings.muon.weight_decay
+        weight_decay, decay_reason = defaults.choose_weight_decay(horizon.passes, per_token, asked)
+        reasons.append(decay_reason)
     for number, reason in enumerate(reasons, start=1):
         say(f"  {number}. {reason}")
     return {
         "model_config": config.to_dict(),
         "num_parameters": num_parameters,
-        "dropout": dropout,
+        "dropout": regime.dropout,
+        "average_decay": regime.average_decay,
+        "patience": regime.patience,
         "batch_size": horizon.batch_size,
         "steps": horizon.steps,
         "expected_tokens": horizon.tokens,
         "optimizer": optimizer,
+        "weight_decay": weight_decay,
         "reasons": reasons,
     }
 
@@ -221,6 +235,8 @@ def build_optimizer(
     if isinstance(config, muon.Config) and config.orthogonalize_in == "auto":
         precision = "fp32" if choices["precision"] == "fp32" else "bf16"
         config = config.model_copy(update={"orthogonalize_in": precision})
+    if choices.get("weight_decay") is not None:
+        config = config.model_copy(update={"weight_decay": choices["weight_decay"]})
     optimizer: torch.optim.Optimizer = optim.load(choices["optimizer"]).build(parameter_groups(model), config)
     return optimizer
 

@@ -9,15 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inkling.errors import ModelError, did_you_mean
+from inkling.optim import muon
 
 TOKENS_PER_PARAMETER = 20
 MAX_PASSES = 16
 MIN_STEPS = 1000
 MANY_PASSES = 4.0
+"""From here on the regime is that of a text that is read again and again; below, of one that is read about once."""
+DROPOUT, AVERAGE_DECAY, PATIENCE = 0.1, 0.99, 5
+"""Of the regime of many passes; patience is in evaluations, of which a run has twenty."""
 _SIZE_BY_TOKENS = [(2e6, "0.8m"), (12e6, "3m"), (60e6, "10m"), (300e6, "27m"), (float("inf"), "124m")]
 MUON_SHARE = 0.6
 """A batch that the user leaves open is enlarged until Muon's own work is below this share of the matrix products."""
 MIN_STEPS_FOR_MUON = 300
+MEMORISING, STRONG_DECAY = 10.0, 1.2
+"""From so many parameters for each token of a text that is read again and again on, the weights decay faster."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +108,60 @@ def choose_horizon(
     return Horizon(batch_size, steps, tokens, passes, reasons)
 
 
-def choose_dropout(dropout: float | None, passes: float) -> tuple[float, str]:
-    """Dropout, and why."""
-    if dropout is not None:
-        return dropout, f"dropout {dropout}: as asked"
-    if passes >= MANY_PASSES:
-        return 0.1, f"dropout 0.1: the text is passed over {passes:.0f} times"
-    return 0.0, "dropout 0: hardly any text is seen twice"
+@dataclass(frozen=True)
+class Regime:
+    """What keeps a run from learning its text by heart.
+
+    Attributes:
+        average_decay: Of the moving average of the weights; 0 keeps none.
+        patience: Evaluations without a better one after which the run ends; 0 never ends it.
+        reasons: The choices, line by line.
+    """
+
+    dropout: float
+    average_decay: float
+    patience: int
+    reasons: list[str]
+
+
+def choose_regime(passes: float, *, dropout: float | None, average_decay: float | None, patience: int | None) -> Regime:
+    """One pass or many, from the passes over the text; what is given stays. Measured in docs/decisions/."""
+    many = passes >= MANY_PASSES
+    regime = f"many passes ({passes:.0f})" if many else "hardly any text is seen twice"
+
+    def said(what: str, asked: float | None) -> str:
+        return f"{what}: {regime if asked is None else 'as asked'}"
+
+    def default(asked: float | None, value: float) -> float:
+        return asked if asked is not None else value if many else 0.0
+
+    dropout_, decay = default(dropout, DROPOUT), default(average_decay, AVERAGE_DECAY)
+    evaluations = int(default(patience, PATIENCE))
+    return Regime(
+        dropout_,
+        decay,
+        evaluations,
+        [
+            said(f"dropout {dropout_:g}", dropout),
+            said(
+                f"average of the weights, {decay:g} kept a step" if decay else "no average of the weights",
+                average_decay,
+            ),
+            said(
+                f"stop after {evaluations} evaluations without a better" if evaluations else "no early stop", patience
+            ),
+        ],
+    )
+
+
+def choose_weight_decay(passes: float, parameters_per_token: float, asked: float | None) -> tuple[float, str]:
+    """Muon's weight decay, and why: more where a model is large enough to know its text by heart."""
+    if asked is not None:
+        return asked, f"weight decay {asked:g}: as asked"
+    size = f"{parameters_per_token:.2g} parameters for each token of the text"
+    if passes >= MANY_PASSES and parameters_per_token >= MEMORISING:
+        return STRONG_DECAY, f"weight decay {STRONG_DECAY:g}: many passes, and {size}"
+    return muon.WEIGHT_DECAY, f"weight decay {muon.WEIGHT_DECAY:g}: the usual, for {size}"
 
 
 def choose_optimizer(name: str, muon_share: float) -> tuple[str, str]:

@@ -108,7 +108,7 @@ def forecast(
     step_s = optimizer_s + share * (step_s - optimizer_s)
     evaluation_s = evaluation_seconds(trainer.model)
     del trainer  # the pilots build others
-    if settings.average.decay:
+    if choices["average_decay"]:
         evaluation_s *= 2
     evaluations_s = (EVALUATIONS_PER_RUN + 1) * evaluation_s
     if choices["steps"] is not None:

@@ -29,8 +29,8 @@ from inkling.train.settings import TrainSettings
 from inkling.train.world import ALONE, World
 
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 262_144
-"""Validation tokens of an evaluation during training: fewer are too noisy to find the best step, more are wasted."""
-
+"""Validation tokens of an evaluation during training: fewer are too noisy to find the best step, more are wasted. Where
+the average of the weights is scored too, each has half of them."""
 
 COLLAPSED_STEPS = 50
 """So many steps without a token, and an expert will hardly get one again."""
@@ -224,10 +224,17 @@ class PretrainingRun(Run):
             compile_loss=self.choices["compile"],
             measure_fn=self._measure,
             on_halved=self._keep_smaller_micro_batch,
+            on_uncompiled=self._keep_uncompiled,
         )
 
     def _staged_windows(self) -> StagedWindows:
         return StagedWindows(self.windows, [Stage(**stage) for stage in self.choices.get("stages", [])])
+
+    def _keep_uncompiled(self, reason: str) -> None:
+        """Said, and kept for when the run is resumed."""
+        self.report.note(f"torch.compile does not work here ({reason}): training goes on without")
+        self.record.choices["compile"] = False
+        checkpoint.write_run(self.run, self.record)
 
     def _measure(self) -> dict[str, float]:
         """What the model tells of a step; an expert that is left out for long is said once."""
@@ -269,7 +276,8 @@ class PretrainingRun(Run):
 
     def _affordable_eval_tokens(self) -> int:
         """So many that twenty evaluations, a third as dear as training per token, cost about a twentieth of the run."""
-        return min(MAX_EVAL_TOKENS, max(MIN_EVAL_TOKENS, int(self.choices["expected_tokens"] / 120)))
+        tokens = min(MAX_EVAL_TOKENS, max(MIN_EVAL_TOKENS, int(self.choices["expected_tokens"] / 120)))
+        return tokens // 2 if self.choices.get("average_decay") else tokens
 
     def _validation_batches(self, max_tokens: int | None, rows: int) -> list[Batch]:
         """Batches over the validation split: all of it, or portions evenly spread over it."""

@@ -31,8 +31,9 @@ class LoopSettings(Section):
 
     clip_norm: float = Field(1.0, ge=0)
     """Scale gradients down to this norm; 0 leaves them alone."""
-    patience: int = Field(0, ge=0)
-    """Stop after this many evaluations without a better validation loss; 0 never stops early."""
+    patience: int | None = Field(None, ge=0)
+    """Stop after this many evaluations without a better validation loss; 0 never stops early. Default: 5 in pretraining
+    on a text that is passed over four times or more, else never."""
     eval_every: int | None = Field(None, ge=1)
     """Steps between evaluations. Default: twenty evaluations over the run."""
     log_every: int = Field(10, ge=1)

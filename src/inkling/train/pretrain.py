@@ -15,6 +15,7 @@ from inkling.data.loader import Batch
 from inkling.data.stages import StagedWindows
 from inkling.models import LanguageModel
 from inkling.train.background import Ahead
+from inkling.train.compiled import compiled
 from inkling.train.cross_entropy import summed_cross_entropy
 from inkling.train.loop import MicroBatch, Task
 from inkling.train.world import ALONE, World
@@ -55,6 +56,7 @@ def pretraining_task(
     compile_loss: bool = False,
     measure_fn: Callable[[], dict[str, float]] = dict,
     on_halved: Callable[[int], None] = lambda micro_batch: None,
+    on_uncompiled: Callable[[str], None] = lambda reason: None,
 ) -> Task:
     """The loop's task: the windows of a step, in portions of `micro_batch`; shorter rows in as much larger ones.
 
@@ -62,6 +64,7 @@ def pretraining_task(
 
     Args:
         on_halved: Told of the new micro-batch when memory did not suffice for the old one.
+        on_uncompiled: Told why, when the loss could not be compiled; it is then computed without.
     """
     size, stage = micro_batch, windows.stages[0]
     batch_of = Ahead(lambda step: windows.batch(step, rank=world.rank, world_size=world.size))
@@ -87,7 +90,7 @@ def pretraining_task(
 
     return Task(
         micro_batches,
-        torch.compile(next_token_loss) if compile_loss else next_token_loss,
+        compiled(next_token_loss, on_uncompiled) if compile_loss else next_token_loss,
         tokens_per_step=windows.tokens(windows.stages[-1].first_step),
         seed=seed,
         tokens_fn=windows.tokens,

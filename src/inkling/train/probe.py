@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inkling.errors import ConfigError
 from inkling.models import AttentionKernel, attention_kernel, other_kernels
+from inkling.train.compiled import why
 from inkling.train.loop import MicroBatch
 from inkling.train.precision import DTYPES, PrecisionName, autocast
 
@@ -77,7 +79,15 @@ class Probe:
             expected_tokens: Tokens that the run will train on, to see whether compiling can pay.
         """
         best = start
-        self._time(best)
+        try:
+            self._time(best)
+        except RuntimeError as error:
+            if not start.compile or is_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"torch.compile does not work here: {why(error)}. Leave out --machine.compile yes, or install a C++ "
+                "compiler such as g++"
+            ) from None
         if "precision" in free:  # first: it matters most, and time may run out
             names: list[PrecisionName] = ["bf16", "fp16"] if self.device.type == "cuda" else ["bf16"]
             for name in names:

@@ -168,6 +168,8 @@ class Run(ABC):
         settings, choices, loop = self._stage_settings, self.choices, self._stage_settings.loop
         if loop.eval_every is None and choices["steps"] is not None:
             loop = loop.model_copy(update={"eval_every": max(1, choices["steps"] // 20)})
+        loop = loop.model_copy(update={"patience": choices.get("patience", loop.patience)})
+        decay = choices.get("average_decay", settings.average.decay)
         return Trainer(
             self.model,
             self._build_optimizer(),
@@ -177,7 +179,7 @@ class Run(ABC):
             settings.schedule,
             settings.guard,
             precision=choices["precision"],
-            average=WeightAverage(self.model, settings.average) if settings.average.decay else None,
+            average=WeightAverage(self.model, decay) if decay else None,
             world=self.world,
         )
 
