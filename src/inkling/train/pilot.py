@@ -28,7 +28,7 @@ MIN_STEPS = 64
 _WITHOUT_INFLUENCE = {"config", "debug", "data", "out", "preset", "size", "memory", "devices", "resume", "find_lr"}
 _WITHOUT_INFLUENCE |= {"as_json", "pilot", "checkpoint", "machine", "log"}
 """Settings that leave the loss alone, or that are in the choices. Precision changes it less than the seed does."""
-_CHOICES = ("model_config", "dropout", "batch_size", "steps", "optimizer")
+_CHOICES = ("model_config", "dropout", "average_decay", "weight_decay", "batch_size", "steps", "optimizer")
 _NEARLY = 0.7
 EVAL_TOKENS = 131_072
 """Validation tokens that a pilot is scored on, in windows spread over the split: as a level, fewer are too noisy."""

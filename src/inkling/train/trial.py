@@ -54,5 +54,5 @@ def trial(
         settings.schedule,
         settings.guard.model_copy(update={"skips_before_rollback": 1 << 30}),
         precision=choices["precision"],
-        average=WeightAverage(model, settings.average) if settings.average.decay else None,
+        average=WeightAverage(model, choices["average_decay"]) if choices["average_decay"] else None,
     )
