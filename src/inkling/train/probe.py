@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from inkling.errors import ConfigError
 from inkling.models import AttentionKernel, attention_kernel, other_kernels
 from inkling.train.compiled import why
-from inkling.train.loop import MicroBatch
+from inkling.train.loop import MicroBatch, is_out_of_memory
 from inkling.train.precision import DTYPES, PrecisionName, autocast
 
 LossFn = Callable[[nn.Module, MicroBatch], Tensor]
