@@ -14,7 +14,16 @@ from inkling.sandbox import protection_here
 from inkling.tensor_files import read_tensors
 
 OPTIONS = ["--steps", "8", "--batch-size", "16", "--context", "64", "--loop.eval-every", "4", "--model.dropout", "0.1"]
-OPTIONS += ["--machine.compile", "no", "--machine.threads", "1", "--machine.precision", "fp32"]
+OPTIONS += [
+    "--machine.compile",
+    "no",
+    "--machine.threads",
+    "1",
+    "--machine.attention",
+    "sdpa",
+    "--machine.precision",
+    "fp32",
+]
 OPTIONS += ["--model.hidden-size", "32", "--model.num-hidden-layers", "1", "--model.num-attention-heads", "2"]
 
 

@@ -184,7 +184,18 @@ def test_training_and_evaluating_on_a_mixture(
     monkeypatch.chdir(tmp_path)
     assert main(["mix", f"{folders[0]}=0.5", f"{folders[1]}=0.5", "-o", "both"]) == 0
     arguments = ["train", "both", "-o", "run", "--steps", "3", "--context", "16", "--batch-size", "2", "--stride", "8"]
-    arguments += ["--machine.compile", "no", "--machine.precision", "fp32", "--machine.threads", "1", "--size", "0.8m"]
+    arguments += [
+        "--machine.compile",
+        "no",
+        "--machine.precision",
+        "fp32",
+        "--machine.threads",
+        "1",
+        "--machine.attention",
+        "sdpa",
+        "--size",
+        "0.8m",
+    ]
     assert main(arguments) == 0
     assert "mixture: data-one 50.0%" in capsys.readouterr().err
     assert main(["eval", "run", "--no-floors", "--json"]) == 0

@@ -120,7 +120,7 @@ def reference_muon(model: Toy, config: muon.Config, num_steps: int) -> None:
 def test_muon_equals_the_plain_way() -> None:
     ours, theirs = Toy(), Toy()
     theirs.load_state_dict(ours.state_dict())
-    config = muon.Config(momentum_warmup=3)
+    config = muon.Config(momentum_warmup=3, weight_decay=0.1)
     steps(ours, muon.build(parameter_groups(ours), config), 0, 5)
     reference_muon(theirs, config, 5)
     for name, parameter in ours.named_parameters():

@@ -164,7 +164,17 @@ def test_a_run_that_learned_with_the_rounding_loses_less(
         "--steps",
         "30",
     ]
-    more += ["--machine.threads", "1", "--machine.precision", "fp32", "--no-log.samples", "--schedule.peak", "0.3"]
+    more += [
+        "--machine.threads",
+        "1",
+        "--machine.attention",
+        "sdpa",
+        "--machine.precision",
+        "fp32",
+        "--no-log.samples",
+        "--schedule.peak",
+        "0.3",
+    ]
     assert cli.main([*more, "-o", str(tmp_path / "qat"), "--qat", "int4"]) == 0
     assert cli.main([*more, "-o", str(tmp_path / "plain")]) == 0
     aware = quantize(tmp_path / "qat", tmp_path / "qat4", capsys, "int4")

@@ -28,7 +28,13 @@ def _without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_asked_for_it_is_an_error_before_any_work(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not work here: .*No working C\+\+ compiler.*Leave out --machine"):
-        train(settings(data_folder, tmp_path / "run", machine={"compile": "yes", "threads": 1, "precision": "fp32"}))
+        train(
+            settings(
+                data_folder,
+                tmp_path / "run",
+                machine={"compile": "yes", "threads": 1, "attention": "sdpa", "precision": "fp32"},
+            )
+        )
     assert not (tmp_path / "run").exists()
 
 

@@ -23,7 +23,18 @@ from inkling.train.world import ALONE, World, join
 
 OPTIONS = [
     *("--size", "0.8m", "--context", "32", "--batch-size", "4", "--steps", "6", "--machine.precision", "fp32"),
-    *("--machine.compile", "no", "--machine.threads", "1", "--machine.micro_batch", "2", "--model.dropout", "0"),
+    *(
+        "--machine.compile",
+        "no",
+        "--machine.threads",
+        "1",
+        "--machine.attention",
+        "sdpa",
+        "--machine.micro_batch",
+        "2",
+        "--model.dropout",
+        "0",
+    ),
     *("--model.hidden_size", "32", "--model.num_hidden_layers", "2", "--model.num_attention_heads", "2"),
     *("--model.head_dim", "16", "--model.intermediate_size", "64", "--loop.eval_every", "3", "--loop.log_every", "1"),
     *("--no-log.samples", "--log.eval_tokens", "512", "--json"),
@@ -76,7 +87,17 @@ def test_two_processes_tune_the_model_of_one(small_tokenizer: Tokenizer, tmp_pat
         "def reward(prompts, completions):\n    return [len(set(x)) for x in completions]\n"
     )
     options = ["--method", method, "--steps", "4", "--batch-size", "4", "--lr", "1e-3", "--loop.eval-every", "2"]
-    options += ["--machine.precision", "fp32", "--machine.threads", "1", "--loop.log-every", "1", "--no-log.samples"]
+    options += [
+        "--machine.precision",
+        "fp32",
+        "--machine.threads",
+        "1",
+        "--machine.attention",
+        "sdpa",
+        "--loop.log-every",
+        "1",
+        "--no-log.samples",
+    ]
     if method == "grpo":
         options += ["--rl.rewards", str(tmp_path / "own.py"), "--rl.max-tokens", "8", "--rl.group-size", "3"]
         options += ["--rl.kl", "0.1", "--rl.kl-target", "0.01", "--rl.accept-hackable"]

@@ -21,7 +21,18 @@ from inkling.train.forecast import format_duration
 from inkling.train.memory import memory_of
 from inkling.train.scaling import LAW, expected, worth
 
-OPTIONS = ["--size", "0.8m", "--context", "32", "--batch-size", "4", "--machine.threads", "1"]
+OPTIONS = [
+    "--size",
+    "0.8m",
+    "--context",
+    "32",
+    "--batch-size",
+    "4",
+    "--machine.threads",
+    "1",
+    "--machine.attention",
+    "sdpa",
+]
 OPTIONS += ["--machine.precision", "fp32", "--machine.compile", "no", "--log.eval_tokens", "256"]
 
 

@@ -37,7 +37,7 @@ def test_recomputing_activations_gives_the_same_gradients() -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_stays_near_fp32(precision: str, data_folder: Path, tmp_path: Path) -> None:
-    machine = {"compile": "no", "threads": 1, "micro_batch": 4}
+    machine = {"compile": "no", "threads": 1, "attention": "sdpa", "micro_batch": 4}
     exact = train(settings(data_folder, tmp_path / "fp32", steps=8, machine={**machine, "precision": "fp32"}))
     rough = train(settings(data_folder, tmp_path / "low", steps=8, machine={**machine, "precision": precision}))
     assert losses(rough) != losses(exact)
@@ -56,7 +56,7 @@ def test_tensorboard_events_hold_the_losses(data_folder: Path, tmp_path: Path) -
 
 
 def test_micro_batches_change_the_sum_only_in_its_last_digits(data_folder: Path, tmp_path: Path) -> None:
-    machine = {"precision": "fp32", "compile": "no", "threads": 1}
+    machine = {"precision": "fp32", "compile": "no", "threads": 1, "attention": "sdpa"}
     without_dropout = {"model": {"hidden_size": 32, "num_hidden_layers": 1, "dropout": 0.0}}
     runs = [
         train(settings(data_folder, tmp_path / str(size), machine={**machine, "micro_batch": size}, **without_dropout))

@@ -20,7 +20,17 @@ from inkling.train.scaling import LAW, expected, extrapolated
 from inkling.train.settings import TrainSettings
 
 RUN = ["--size", "0.8m", "--context", "16", "--batch-size", "2", "--model.num-hidden-layers", "1"]
-RUN += ["--machine.threads", "1", "--machine.precision", "fp32", "--machine.compile", "no", "--no-log.samples"]
+RUN += [
+    "--machine.threads",
+    "1",
+    "--machine.attention",
+    "sdpa",
+    "--machine.precision",
+    "fp32",
+    "--machine.compile",
+    "no",
+    "--no-log.samples",
+]
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])

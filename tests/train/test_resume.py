@@ -32,7 +32,7 @@ def settings(data: Path, out: Path, **more: Any) -> TrainSettings:
         "context": 32,
         "batch_size": 4,
         "steps": 12,
-        "machine": {"precision": "fp32", "compile": "no", "threads": 1, "micro_batch": 2},
+        "machine": {"precision": "fp32", "compile": "no", "threads": 1, "attention": "sdpa", "micro_batch": 2},
         "average": {"decay": 0.9},
         "loop": {"eval_every": 4, "log_every": 1},
         "checkpoint": {"every": 3},

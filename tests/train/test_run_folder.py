@@ -76,7 +76,7 @@ def test_checkpoints_at_the_ends_of_epochs_are_kept_apart(data_folder: Path, tmp
             batch_size=300,
             steps=7,
             checkpoint=options,
-            machine={"precision": "fp32", "compile": "no", "threads": 1, "micro_batch": 300},
+            machine={"precision": "fp32", "compile": "no", "threads": 1, "attention": "sdpa", "micro_batch": 300},
         )
     )
     names = [path.name for path in checkpoint.checkpoint_folders(folder)]

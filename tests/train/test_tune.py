@@ -87,7 +87,7 @@ def settings(parent: Path, out: Path, method: str, **more: Any) -> TuneSettings:
         "batch_size": 4,
         "lr": 3e-3,
         "val_fraction": 0.2,
-        "machine": {"precision": "fp32", "threads": 1},
+        "machine": {"precision": "fp32", "threads": 1, "attention": "sdpa"},
         "loop": {"eval_every": 3, "log_every": 1},
         "checkpoint": {"every": 2},
         "log": {"samples": False},

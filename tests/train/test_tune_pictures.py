@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tune(folder: Path, run: str, *more: str) -> int:
     options = ["--steps", "60", "--batch-size", "16", "--lr", "3e-3", "--no-log.samples", "--machine.compile", "no"]
     rows = str(folder / "train.jsonl")
-    given = ["--machine.precision", "fp32", "--machine.threads", "1", *options, *more]
+    given = ["--machine.precision", "fp32", "--machine.threads", "1", "--machine.attention", "sdpa", *options, *more]
     return cli.main(["tune", str(folder / "eyes"), rows, "-o", str(folder / run), *given])
 
 

@@ -94,7 +94,18 @@ def test_a_run_starts_from_another(data_folder: Path, tmp_path: Path, capsys: py
     first, second = tmp_path / "first", tmp_path / "second"
     assert cli.main(["train", str(data_folder), "-o", str(first), "--steps", "5", "--arch", "llama", *ARGUMENTS]) == 0
     again = ["train", str(data_folder), "-o", str(second), "--start-from", str(first), "--context", "32"]
-    again += ["--batch-size", "4", "--steps", "1", "--machine.threads", "1", "--machine.precision", "fp32"]
+    again += [
+        "--batch-size",
+        "4",
+        "--steps",
+        "1",
+        "--machine.threads",
+        "1",
+        "--machine.attention",
+        "sdpa",
+        "--machine.precision",
+        "fp32",
+    ]
     assert cli.main([*again, "--schedule.peak", "1e-6", "--no-log.samples"]) == 0
     scores = [checkpoint.read_run(run).results["validation"]["val_loss"] for run in (first, second)]
     assert scores[1] == pytest.approx(scores[0], abs=1e-4)
