@@ -12,7 +12,11 @@ import torch
 from test_resume import assert_same_run, settings, train
 
 from inkling import checkpoint
+from inkling.commands.train import start_or_resume
 from inkling.errors import ConfigError
+from inkling.progress import LiveProgress
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch._dynamo's
 
 
 def no_compiler(graph: Any, inputs: Any) -> NoReturn:
@@ -46,7 +50,8 @@ def test_a_run_that_was_begun_with_one_goes_on_without(
     record = checkpoint.read_run(run)
     record.choices["compile"] = True
     checkpoint.write_run(run, record)
-    train(settings(data_folder, run, resume=True))
+    with LiveProgress() as progress:
+        start_or_resume(settings(data_folder, run, resume=True), progress)
     assert checkpoint.read_run(run).choices["compile"] is False
     assert "training goes on without" in capsys.readouterr().err
     assert_same_run(run, whole)
