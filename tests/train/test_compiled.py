@@ -45,8 +45,8 @@ def test_asked_for_it_is_an_error_before_any_work(data_folder: Path, tmp_path: P
 def test_a_run_that_was_begun_with_one_goes_on_without(
     data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = train(settings(data_folder, tmp_path / "whole"))
-    run = train(settings(data_folder, tmp_path / "run", steps=6))
+    uncompiled, run = (train(settings(data_folder, tmp_path / name, steps=6)) for name in ("uncompiled", "run"))
+    train(settings(data_folder, uncompiled, resume=True))
     record = checkpoint.read_run(run)
     record.choices["compile"] = True
     checkpoint.write_run(run, record)
@@ -54,4 +54,4 @@ def test_a_run_that_was_begun_with_one_goes_on_without(
         start_or_resume(settings(data_folder, run, resume=True), progress)
     assert checkpoint.read_run(run).choices["compile"] is False
     assert "training goes on without" in capsys.readouterr().err
-    assert_same_run(run, whole)
+    assert_same_run(run, uncompiled)
