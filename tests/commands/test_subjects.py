@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import SMALL_SHAPE, random_checkpoint, words
-from inkling import checkpoint
+from inkling import checkpoint, cli
 from inkling.commands._subjects import ModelSubject, random_subject
 from inkling.eval.subject import Writing
 from inkling.infer.generate import generate
@@ -79,6 +79,25 @@ def test_it_writes_what_generation_writes(run: Path, subject: ModelSubject) -> N
     (several,) = subject.write(["the cat"], Writing(8, samples=3, temperature=1.0, seed=5))
     assert len(set(several)) == 3
     assert [several] == subject.write(["the cat"], Writing(8, samples=3, temperature=1.0, seed=5))
+
+
+def test_questions_by_the_chat_template(run: Path, small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, tokenizer = checkpoint.load_model(run)
+    assert cli.main(["eval", str(run), "--task", "copying", "--limit", "2", "--chat"]) == 2  # there is none
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant]:"
+    subject = ModelSubject("", model, tokenizer, chat=True)
+    parts = ["[user] ", "the cat", " [assistant]:"]  # what people say is encoded by itself
+    ids = [tokenizer.eot_id, *(token for part in parts for token in tokenizer.encode(part))]
+    params = SamplingParams(temperature=0, max_tokens=8)
+    assert subject._prompt_ids("the cat") == ids[1:]
+    print(len(ids), model.config.max_position_embeddings, subject.write(["the cat"], Writing(8)), [subject.num_cut]); print("".join(generate(model, tokenizer, ids, params)), model.dtype)
+    assert subject.write(["the cat"], Writing(8)) == [["".join(generate(model, tokenizer, ids, params))]]
+    answer = tokenizer.encode("we read")
+    (found,) = subject.score([("the cat", " we read")])
+    assert found.nats == pytest.approx(nats_of(run, [*ids, *answer], len(answer)), abs=1e-4)
+    random_checkpoint(tmp_path / "chat", {"model_type": "llama", **SMALL_SHAPE}, tokenizer)
+    for task, code in (("copying", 0), ("python", 2)):
+        assert cli.main(["eval", str(tmp_path / "chat"), "--task", task, "--limit", "2", "--chat"]) == code
 
 
 def test_random_weights_say_different_things(run: Path) -> None:

@@ -19,6 +19,7 @@ from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
+from inkling.tokenizer.chat import chat_ids
 
 _MAX_NGRAM_BYTES = 50 << 20
 
@@ -26,17 +27,23 @@ _MAX_NGRAM_BYTES = 50 << 20
 class ModelSubject:
     """A model that tasks ask. A text begins after an end-of-text token, as in training.
 
+    Args:
+        chat: Ask by the tokenizer's chat template: a prompt is what a user says, and what follows it the answer.
+
     Attributes:
         num_cut: Prompts that were too long, whose end was kept.
     """
 
-    def __init__(self, name: str, model: LanguageModel, tokenizer: Tokenizer, *, max_sequences: int = 32) -> None:
+    def __init__(
+        self, name: str, model: LanguageModel, tokenizer: Tokenizer, *, max_sequences: int = 32, chat: bool = False
+    ) -> None:
         self.name = name
         self.num_cut = 0
         self._model = model
         self._tokenizer = tokenizer
         self._context = model.config.max_position_embeddings
         self._max_sequences = max_sequences
+        self._chat = chat
         self._engine: Engine | None = None
 
     def write(self, prompts: Sequence[str], how: Writing) -> list[list[str]]:
@@ -48,7 +55,7 @@ class ModelSubject:
         room = max(1, self._context - max(1, min(how.max_tokens, self._context // 2)) - 1)
         found: list[list[Completing]] = []
         for number, prompt in enumerate(prompts):
-            ids = [self._tokenizer.eot_id, *self._cut(self._tokenizer.encode(prompt), room)]
+            ids = [self._tokenizer.eot_id, *self._cut(self._prompt_ids(prompt), room)]
             group = []
             for sample in range(how.samples):
                 params = SamplingParams(
@@ -66,6 +73,11 @@ class ModelSubject:
         if failure is not None:
             raise InklingError(failure)
         return [[one.text for one in group] for group in found]
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        if self._chat:
+            return chat_ids(self._tokenizer, [{"role": "user", "content": prompt}])
+        return self._tokenizer.encode(prompt)
 
     def _cut(self, ids: list[int], room: int) -> list[int]:
         if len(ids) <= room:
@@ -112,24 +124,27 @@ class ModelSubject:
         return found
 
     def _encoded_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
-        kept = first.rstrip()
-        first, second = kept, first[len(kept) :] + second
-        whole = self._tokenizer.encode(first + second)
-        num_first = len(self._tokenizer.encode(first))
-        context, ending = whole[:num_first], whole[num_first:]
-        if not ending:  # the border fell inside of a token
-            context, ending = whole[:-1], whole[-1:]
+        if self._chat:  # an answer begins with its first word, after the template's own tokens
+            context, ending = self._prompt_ids(first), self._tokenizer.encode(second.lstrip(" "))
+        else:
+            kept = first.rstrip()
+            first, second = kept, first[len(kept) :] + second
+            whole = self._tokenizer.encode(first + second)
+            num_first = len(self._tokenizer.encode(first))
+            context, ending = whole[:num_first], whole[num_first:]
+            if not ending:  # the border fell inside of a token
+                context, ending = whole[:-1], whole[-1:]
         ending = ending[: self._context - 1]
         room = self._context - len(ending)
         return [self._tokenizer.eot_id, *self._cut(context, room)], ending
 
 
-def subject_of_run(run: Path, model: LanguageModel, tokenizer: Tokenizer) -> ModelSubject:
+def subject_of_run(run: Path, model: LanguageModel, tokenizer: Tokenizer, *, chat: bool = False) -> ModelSubject:
     """The model of a run."""
-    return ModelSubject(str(run), model, tokenizer)
+    return ModelSubject(str(run), model, tokenizer, chat=chat)
 
 
-def random_subject(model: LanguageModel, tokenizer: Tokenizer, seed: int) -> ModelSubject:
+def random_subject(model: LanguageModel, tokenizer: Tokenizer, seed: int, *, chat: bool = False) -> ModelSubject:
     """A model of the same shape with random weights."""
     module = models.load(model.config.model_type)
     fresh = module.Model(module.Config.from_dict(model.config.to_dict()))
@@ -138,7 +153,7 @@ def random_subject(model: LanguageModel, tokenizer: Tokenizer, seed: int) -> Mod
         for parameter in fresh.parameters():  # weights that begin at zero would say the same to everything
             if parameter.ndim > 1 and not parameter.any():
                 parameter.normal_(0, 0.02, generator=torch.Generator().manual_seed(seed + 1))
-    return ModelSubject("random weights of the same shape", fresh.eval().to(model.device), tokenizer)
+    return ModelSubject("random weights of the same shape", fresh.eval().to(model.device), tokenizer, chat=chat)
 
 
 def ngram_subject(run: Path, tokenizer: Tokenizer) -> Ngrams | None:

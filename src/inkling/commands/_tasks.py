@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from inkling.commands.eval import Settings
 
 FOLDER = "evaluations"
+_BY_TEMPLATE = "asked by the chat template"
 RANDOM_SEEDS = 3
 """Of the random weights whose mean is a floor: one of them may be lucky."""
 
@@ -36,6 +37,8 @@ def run_task(settings: Settings) -> None:
         raise ConfigError("give a run, or --completions made elsewhere")
     if settings.completions is not None and not hasattr(task, "judge"):
         raise ConfigError(f"{settings.task} is no task that is judged by answers alone")
+    if settings.chat and (task.RUNS_CODE or settings.run is None):
+        raise ConfigError("--chat asks a run, for answers in words: leave it out for tasks whose answers are code")
     with contextlib.ExitStack() as stack:
         sandbox = None
         if task.RUNS_CODE:
@@ -85,17 +88,22 @@ def _of_run(
     from inkling.commands._subjects import ngram_subject, random_subject, subject_of_run
 
     model, tokenizer = checkpoint.load_model(run)
-    subject = subject_of_run(run, model, tokenizer)
+    if settings.chat and tokenizer.chat_template is None:
+        raise ConfigError(f"{run} has no chat template: tune it first, or leave out --chat")
+    subject = subject_of_run(run, model, tokenizer, chat=settings.chat)
     progress("answering", 0, None, f"{len(items)} questions")
     result = tasks.evaluate(task, items, subject, options)
     note = result.note
+    if settings.chat:
+        note = f"{note}; {_BY_TEMPLATE}" if note else _BY_TEMPLATE
     if subject.num_cut:
         count = f"{subject.num_cut:,} prompts were longer than the model's context; their ends were kept"
         note = f"{note}; {count}" if note else count
     floors: dict[str, dict[str, float]] = {}
     if settings.floors:
         progress("floors", 0, None, "random weights, constant answers, byte trigrams")
-        others: list[Subject] = [random_subject(model, tokenizer, options.seed + n) for n in range(RANDOM_SEEDS)]
+        seeds = range(options.seed, options.seed + RANDOM_SEEDS)
+        others: list[Subject] = [random_subject(model, tokenizer, seed, chat=settings.chat) for seed in seeds]
         if (ngrams := ngram_subject(run, tokenizer)) is not None:
             others.append(ngrams)
         floors = floors_of(task, items, options, others)

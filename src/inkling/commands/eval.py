@@ -44,6 +44,8 @@ class Settings(CommandSettings):
     """Questions at most. Default: all, or 200 of those that are made on the spot."""
     shots: int | None = Field(None, ge=0)
     """Examples before each question, where the task has any. Default: the task's own."""
+    chat: bool = False
+    """Ask by the tokenizer's chat template: each question is what a user says. Not for tasks whose answers are code."""
     seed: int = Field(0, ge=0)
     """Of answers and of questions that are made on the spot."""
     allow_weak_sandbox: bool = False
@@ -77,6 +79,8 @@ def run(settings: Settings) -> None:
         return
     if settings.completions is not None:
         raise ConfigError("--completions are answers to a --task")
+    if settings.chat:
+        raise ConfigError("--chat is a way to put a --task")
     if settings.run is None:
         raise ConfigError("give a run, such as: inkling eval runs/notes")
     from inkling.commands._text_scores import score_text
