@@ -89,9 +89,7 @@ def test_questions_by_the_chat_template(run: Path, small_tokenizer: Tokenizer, t
     parts = ["[user] ", "the cat", " [assistant]:"]  # what people say is encoded by itself
     ids = [tokenizer.eot_id, *(token for part in parts for token in tokenizer.encode(part))]
     params = SamplingParams(temperature=0, max_tokens=8)
-    assert subject._prompt_ids("the cat") == ids[1:]
-    print(len(ids), model.config.max_position_embeddings, subject.write(["the cat"], Writing(8)), [subject.num_cut]); print("".join(generate(model, tokenizer, ids, params)), model.dtype)
-    assert subject.write(["the cat"], Writing(8)) == [["".join(generate(model, tokenizer, ids, params))]]
+    assert subject.write(["the cat"], Writing(8)) == [["".join(generate(model, tokenizer, ids[1:], params))]]
     answer = tokenizer.encode("we read")
     (found,) = subject.score([("the cat", " we read")])
     assert found.nats == pytest.approx(nats_of(run, [*ids, *answer], len(answer)), abs=1e-4)
