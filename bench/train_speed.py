@@ -231,7 +231,7 @@ def train_inkling(arch: str, shape: dict[str, int], compiled: bool, device: str)
         if compiled:
             train += ["--machine.compile", "yes", "--machine.precision", "bf16"]
             train += ["--machine.threads", str(os.cpu_count() or 1), "--machine.micro_batch", str(shape["batch"])]
-        train += ["--loop.eval_every", "100000", "--checkpoint.interval", "10d"]
+        train += ["--loop.eval_every", "100000", "--checkpoint.every", "100000"]
         if arch != "gpt2":
             train += ["--model.tie_word_embeddings", "--model.num_key_value_heads", str(heads)]
             train += ["--model.head_dim", str(width // heads)]
