@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from inkling import models
+from inkling.errors import ConfigError
 from inkling.models import attention_kernel
 from inkling.train.loop import MicroBatch
 from inkling.train.pretrain import next_token_loss
@@ -31,6 +32,12 @@ def test_attention_is_timed_and_chosen() -> None:
     subject = a_probe()
     subject.choose(Choices("bf16", 1, 4), free={"attention"}, expected_tokens=0)
     assert {choices.attention for choices in subject.measured} == {"auto", "sdpa"}  # auto is explicit here
+
+
+@pytest.mark.parametrize("kernel", models.ON_CUDA)
+def test_a_kernel_of_other_devices_is_refused_where_it_is_asked_for(kernel: models.AttentionKernel) -> None:
+    with pytest.raises(ConfigError, match=f"machine.attention {kernel} is for CUDA"):
+        a_probe().choose(Choices("fp32", 1, 4, kernel), free=set(), expected_tokens=0)
 
 
 def test_a_kernel_that_fails_is_left_out() -> None:

@@ -80,7 +80,7 @@ def run(settings: Settings) -> None:
     if settings.completions is not None:
         raise ConfigError("--completions are answers to a --task")
     if settings.chat:
-        raise ConfigError("--chat is a way to put a --task")
+        raise ConfigError("--chat is for the questions of a --task: name one, or leave it out")
     if settings.run is None:
         raise ConfigError("give a run, such as: inkling eval runs/notes")
     from inkling.commands._text_scores import score_text

@@ -15,13 +15,14 @@ from inkling.models._cache import Int8KVCache, KVCache, PlacedTokens
 from inkling.models._config import ModelConfig
 from inkling.models._cost import Cost, cost
 from inkling.models._grow import with_longer_context, with_more_layers, with_more_tokens
-from inkling.models._kernels import AttentionKernel, Documents, attention_kernel, kernel_for, other_kernels
+from inkling.models._kernels import ON_CUDA, AttentionKernel, Documents, attention_kernel, kernel_for, other_kernels
 from inkling.models._layers import product_dtype
 from inkling.models._model import LanguageModel, SeeingModel
 from inkling.models._rope import inverse_frequencies, ntk_theta, rotary_table
 from inkling.models._scaled_dot import PLAIN, Scoring, attend
 
 __all__ = [
+    "ON_CUDA",
     "PLAIN",
     "Architecture",
     "AttentionKernel",

@@ -25,6 +25,9 @@ AttentionKernel = Literal["auto", "sdpa", "explicit", "flex", "varlen"]
 `auto`: explicit for short rows in bf16 on a CPU, else sdpa.
 """
 
+ON_CUDA: tuple[AttentionKernel, ...] = ("flex", "varlen")
+"""Kernels that are worth asking on CUDA alone."""
+
 _kernel: AttentionKernel = "auto"
 
 
@@ -53,7 +56,7 @@ _EXPLICIT_MAX_QUERIES = 512
 
 def other_kernels(values: Tensor, num_queries: int) -> list[AttentionKernel]:
     """What is worth timing in training beside what `auto` means for such values."""
-    names: tuple[AttentionKernel, ...] = ("flex", "varlen") if values.device.type == "cuda" else ("sdpa", "explicit")
+    names: tuple[AttentionKernel, ...] = ON_CUDA if values.device.type == "cuda" else ("sdpa", "explicit")
     with attention_kernel("auto"):
         return [name for name in names if name != kernel_for(values, num_queries)]
 

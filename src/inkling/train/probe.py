@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inkling.errors import ConfigError
-from inkling.models import AttentionKernel, attention_kernel, other_kernels
+from inkling.models import ON_CUDA, AttentionKernel, attention_kernel, other_kernels
 from inkling.train.compiled import why
 from inkling.train.loop import MicroBatch, is_out_of_memory
 from inkling.train.precision import DTYPES, PrecisionName, autocast
@@ -77,7 +77,14 @@ class Probe:
             start: Holds what the user fixed, and the plain choice for the rest.
             free: Names of the fields of `Choices` that may be changed.
             expected_tokens: Tokens that the run will train on, to see whether compiling can pay.
+
+        Raises:
+            ConfigError: What the user fixed cannot be computed here.
         """
+        if start.attention in ON_CUDA and self.device.type != "cuda":
+            raise ConfigError(
+                f"machine.attention {start.attention} is for CUDA: leave it out, or take sdpa or explicit"
+            )
         best = start
         try:
             self._time(best)
