@@ -15,6 +15,7 @@ from inkling import checkpoint
 from inkling.commands.train import start_or_resume
 from inkling.errors import ConfigError
 from inkling.progress import LiveProgress
+from inkling.train.compiled import why
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch._dynamo's
 
@@ -55,3 +56,8 @@ def test_a_run_that_was_begun_with_one_goes_on_without(
     assert checkpoint.read_run(run).choices["compile"] is False
     assert "training goes on without" in capsys.readouterr().err
     assert_same_run(run, uncompiled)
+
+
+def test_a_failure_that_says_nothing_is_called_by_its_kind() -> None:
+    assert why(AssertionError()) == "AssertionError"
+    assert why(RuntimeError("first\nsecond")) == "first"

@@ -36,5 +36,6 @@ def compiled(loss_fn: Callable[..., Tensor], on_failure: Callable[[str], None]) 
 
 
 def why(error: BaseException) -> str:
-    """The first line of what made torch.compile fail."""
-    return str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
+    """The first line of what made torch.compile fail, or its kind where it says nothing."""
+    cause = getattr(error, "inner_exception", error)
+    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
