@@ -158,7 +158,7 @@ class ReinforceStage(Stage):
         prompts = [self.prompts[n] for n in self.own(numbers) for _ in range(size)]
         first = (self.setting.seed * 1_000_003 + number) * len(numbers) * size
         places = [place * size + at for place in self.own(range(len(numbers))) for at in range(size)]
-        with without_learning(model):
+        with without_learning(model), self.setting.autocast():
             seeds = [(first + place) % 2**31 for place in places]
             rollouts = self._rollout_fn(model, [one.ids for one in prompts], self.sampling, settings.max_tokens, seeds)
         parts = self._reward_fn(prompts, [one.text for one in rollouts])

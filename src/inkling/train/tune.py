@@ -340,8 +340,8 @@ class TuningRun(Run):
     def _evaluate(self, log: SilentLog) -> dict[str, float]:
         with self._autocast():
             self._scores = self.stage.evaluate(self.model)
-        if self._questions:
-            self._scores |= self._judged(self._questions)
+            if self._questions:
+                self._scores |= self._judged(self._questions)
         if self.task_fn is not None:
             self._scores = {**self._scores, **self.task_fn(self.model, self.tokenizer)}
         for warning in self.stage.warnings:
