@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import traceback
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,25 @@ from inkling.tokenizer.train import train_bpe
 
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure that pytest cannot draw, such as one of a class that is half taken apart, ends its test and not all."""
+    try:
+        return (yield)
+    except Exception as error:
+        assert call.excinfo is not None
+        raised = call.excinfo.value
+        told = [f"{type(raised).__mro__} {raised.args}, which pytest could not draw: {error!r}"]
+        cause = raised.__cause__ or raised.__context__
+        while cause is not None:
+            told.append(f"after {type(cause).__mro__} {cause.args}")
+            cause = cause.__cause__ or cause.__context__
+        told += traceback.format_tb(call.excinfo.tb)
+        return pytest.TestReport(item.nodeid, item.location, {}, "failed", "\n".join(told), call.when)
 
 
 @pytest.fixture(autouse=True)

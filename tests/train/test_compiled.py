@@ -24,13 +24,14 @@ def no_compiler(graph: Any, inputs: Any) -> NoReturn:
     raise RuntimeError("No working C++ compiler found\nand more that nobody reads")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=no_compiler))
     yield
     torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("_without_a_compiler")
 def test_asked_for_it_is_an_error_before_any_work(data_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"does not work here: .*No working C\+\+ compiler.*Leave out --machine"):
         train(
@@ -43,6 +44,7 @@ def test_asked_for_it_is_an_error_before_any_work(data_folder: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("_without_a_compiler")
 def test_a_run_that_was_begun_with_one_goes_on_without(
     data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,21 @@ def test_attention_is_timed_and_chosen() -> None:
     assert {choices.attention for choices in subject.measured} == {"auto", "sdpa"}  # auto is explicit here
 
 
+def test_precisions_are_compared_at_half_a_micro_batch_where_its_size_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole one in fp32 would need more memory than the run that follows."""
+
+    def seconds(self: Probe, loss_fn: object, batch: MicroBatch, precision: str) -> float:
+        return batch.input_ids.numel() * (2e-6 if precision == "fp32" else 1e-6)
+
+    monkeypatch.setattr(Probe, "_pass", seconds)
+    for free, sizes in (({"precision", "micro_batch"}, [2, 2, 4]), ({"precision"}, [4, 4])):
+        subject = a_probe()
+        chosen, _ = subject.choose(Choices("fp32", 1, 4), free=free, expected_tokens=0)
+        assert [choices.micro_batch for choices in subject.measured] == sizes
+        assert (chosen.precision, chosen.micro_batch) == ("bf16", 4)
+        assert [choices.precision for choices in subject.measured][:2] == ["fp32", "bf16"]
+
+
 @pytest.mark.parametrize("kernel", models.ON_CUDA)
 def test_a_kernel_of_other_devices_is_refused_where_it_is_asked_for(kernel: models.AttentionKernel) -> None:
     with pytest.raises(ConfigError, match=f"machine.attention {kernel} is for CUDA"):

@@ -85,20 +85,12 @@ class Probe:
             raise ConfigError(
                 f"machine.attention {start.attention} is for CUDA: leave it out, or take sdpa or explicit"
             )
-        best = start
-        try:
-            self._time(best)
-        except RuntimeError as error:
-            if not start.compile or is_out_of_memory(error):
-                raise
-            raise ConfigError(
-                f"torch.compile does not work here: {why(error)}. Leave out --machine.compile yes, or install a C++ "
-                "compiler such as g++"
-            ) from None
         if "precision" in free:  # first: it matters most, and time may run out
-            names: list[PrecisionName] = ["bf16", "fp16"] if self.device.type == "cuda" else ["bf16"]
-            for name in names:
-                best = self._better(best, replace(best, precision=name))
+            part = max(1, start.micro_batch // 2) if "micro_batch" in free else start.micro_batch
+            precision = self._fastest_precision(replace(start, micro_batch=part))
+            start = replace(start, precision=precision)
+        best = start
+        self._time_first(best)
         if "num_threads" in free and self.device.type == "cpu" and start.num_threads > 1:
             best = self._better(best, replace(best, num_threads=1))
         if "micro_batch" in free:
@@ -109,6 +101,28 @@ class Probe:
             best = self._try(best, replace(best, compile=True))
         best = replace(best, tokens_per_s=self.measured[best])
         return best, self._explain(best)
+
+    def _fastest_precision(self, best: Choices) -> PrecisionName:
+        """Of these choices: half a micro-batch in fp32 needs no more memory than the whole one in bf16 that follows."""
+        self._time_first(best)
+        names: list[PrecisionName] = ["bf16", "fp16"] if self.device.type == "cuda" else ["bf16"]
+        for name in names:
+            best = self._better(best, replace(best, precision=name))
+        return best.precision
+
+    def _time_first(self, choices: Choices) -> None:
+        """What has to run here, for there is nothing else to take."""
+        if choices in self.measured:
+            return
+        try:
+            self._time(choices)
+        except RuntimeError as error:
+            if not choices.compile or is_out_of_memory(error):
+                raise
+            raise ConfigError(
+                f"torch.compile does not work here: {why(error)}. Leave out --machine.compile yes, or install a C++ "
+                "compiler such as g++"
+            ) from None
 
     def _search_micro_batch(self, best: Choices) -> Choices:
         size = best.micro_batch
