@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import SMALL_SHAPE, random_checkpoint, words
-from inkling import checkpoint
+from inkling import checkpoint, peft
 from inkling.errors import ModelError
 from inkling.infer.blocks import BLOCK, BlockPool
 from inkling.infer.completing import Completing
@@ -99,22 +99,57 @@ def test_neighbours_change_nothing(model: LanguageModel, limits: EngineLimits, s
     assert engine.pool.num_used == 0
 
 
-def test_neighbours_change_nothing_in_wide_layers(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["gpt2-bf16", "mixtral-bf16", "qwen3_moe-bf16", "qwen3_moe-fp32", "mixtral-int8", "llama-nf4"]
+)
+def test_neighbours_change_nothing_in_wide_layers(name: str, small_tokenizer: Tokenizer, tmp_path: Path) -> None:
     """In bf16 on processors with AMX, products of layers as wide as this round by the number of rows."""
-    values = {**SHAPE, "model_type": "gpt2", "hidden_size": 512, "intermediate_size": 2048}
+    kind, _, how = name.partition("-")
+    widths = {"hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 512, "num_experts": 4}
+    values = {**SHAPE, "model_type": kind, **widths}
     folder = random_checkpoint(tmp_path / "run", values, small_tokenizer)
-    model, _ = checkpoint.load_model(folder, dtype=torch.bfloat16)
-    together = [completing(model, small_tokenizer, *request) for request in requests()[:6]]
+    model, _ = checkpoint.load_model(folder, dtype=torch.bfloat16 if how == "bf16" else None)
+    if how in ("int8", "nf4"):
+        quantize_model(model, Quantization(default_formats(model, how, 32), 32))
+    asked = [(prompt, {**settings, "max_tokens": 4}) for prompt, settings in requests()[1:6]]
+    together = [completing(model, small_tokenizer, *request) for request in asked]
     engine = Engine(model, small_tokenizer)
     for sequence in together:
         engine.add(sequence)
     list(finish(engine))
-    for found, request in zip(together, requests(), strict=False):
+    for found, request in zip(together, asked, strict=True):
         wanted = completing(model, small_tokenizer, *request)
         engine = Engine(model, small_tokenizer)
         engine.add(wanted)
         list(finish(engine))
         assert found.logprobs == wanted.logprobs
+
+
+def test_adapters_beside_experts(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Tokens of several requests meet in one expert, each with its own adapter."""
+    folder = random_checkpoint(tmp_path / "run", {**SHAPE, "model_type": "mixtral"}, small_tokenizer)
+    model, _ = checkpoint.load_model(folder)
+    for number, name in enumerate(("one", "two")):
+        settings = peft.AdapterSettings(rank=4, targets=["w1", "w2", "q_proj"])
+        peft.attach(model, settings, name=name, generator=torch.Generator().manual_seed(number))
+    with torch.no_grad():
+        for name in ("one", "two"):
+            for tensor in peft.adapter_weights(model, name).values():
+                tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(len(name))) * 0.2)
+    peft.select(model, None)
+    names = (None, "one", "two", "one", None)
+    asked = [(prompt, {**settings, "max_tokens": 8}) for prompt, settings in requests()[1:6]]
+    together = [
+        completing(model, small_tokenizer, *request, adapter=name) for request, name in zip(asked, names, strict=True)
+    ]
+    engine = Engine(model, small_tokenizer)
+    for sequence in together:
+        engine.add(sequence)
+    list(finish(engine))
+    for found, name, (prompt, settings) in zip(together, names, asked, strict=True):
+        with peft.selected(model, name):
+            text = "".join(generate(model, small_tokenizer, prompt, SamplingParams(**settings)))
+        assert found.text == text
 
 
 def test_products_in_tiles() -> None:

@@ -17,6 +17,7 @@ from inkling.infer.completing import Completing
 from inkling.infer.native import NativeStep, Span
 from inkling.infer.paged import PagedMemory, PagedStep, Piece
 from inkling.models import LanguageModel, SeeingModel
+from inkling.quantize import unpacks
 
 Pieces = Sequence[tuple[Completing, Piece]]
 
@@ -66,26 +67,32 @@ class Forward:
         self._memory = memory
         self._native = native
         has_amx = model.device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-        self._in_tiles = has_amx and model.dtype == torch.bfloat16
+        self._in_tiles = has_amx and (model.dtype == torch.bfloat16 or unpacks(model))
+        self._has_experts = model.idle_parameters() > 0  # which each see some of the rows
 
     def __call__(self, pieces: Pieces) -> Iterator[Tensor]:
         """Logits after each piece's last token, (1, V), or after each of its tokens where they are asked for."""
         ways = [self._way(one, piece) for one, piece in pieces]
         rows: dict[Any, Iterator[Tensor]] = {}
-        for run in dict.fromkeys(ways):
-            part = [pair for pair, way in zip(pieces, ways, strict=True) if way == run]
+        for way in dict.fromkeys(ways):
+            part = [pair for pair, its in zip(pieces, ways, strict=True) if its == way]
             wanted = [_wanted(one, piece) for one, piece in part]
             firsts = itertools.accumulate((piece.count for _, piece in part), initial=0)
             places = [first + place for first, own in zip(firsts, wanted, strict=False) for place in own]
-            rows[run] = iter(torch.split(run(part, places), [len(own) for own in wanted]))
+            run, _ = way
+            rows[way] = iter(torch.split(run(part, places), [len(own) for own in wanted]))
         return (next(rows[way]) for way in ways)
 
-    def _way(self, one: Completing, piece: Piece) -> Any:
-        """In compiled code where there is any, but for adapters and for prompts that torch computes faster."""
+    def _way(self, one: Completing, piece: Piece) -> tuple[Any, str | None]:
+        """In compiled code where there is any, but for adapters and for prompts that torch computes faster.
+
+        What has the same way is computed together; beside experts, each adapter by itself.
+        """
         in_prompt = piece.start < len(one.prompt_ids)
         if self._native is not None and one.adapter is None and (self._native.suits_prompts or not in_prompt):
-            return self._natively
-        return self._prompts_in_torch if self._in_tiles and in_prompt else self._in_torch
+            return self._natively, None
+        run = self._prompts_in_torch if self._in_tiles and in_prompt else self._in_torch
+        return run, one.adapter if self._has_experts else None
 
     def _natively(self, pieces: Pieces, wanted: Sequence[int]) -> Tensor:
         """Logits (len(wanted), V) after some of the new tokens."""
@@ -104,7 +111,7 @@ class Forward:
         device = self._model.device
         row = torch.tensor([ids + [0] * num_padding], device=device)
         step = PagedStep(self._memory, [piece for _, piece in pieces], num_padding)
-        adapters = _rows_of_adapters(pieces, device)
+        adapters = pieces[0][0].adapter if self._has_experts else _rows_of_adapters(pieces, device)
         with peft.selected(self._model, adapters) if adapters else nullcontext(), tiles or self._few(len(ids)):
             parts = [sequence.seen(piece.start, piece.end) for sequence, piece in pieces if sequence.in_prompt]
             seen = [part for part in parts if part is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ class LanguageModel(nn.Module, ABC):
     """
 
     config: ModelConfig
-    only_attention_mixes: ClassVar[bool] = True
+    only_attention_mixes: bool = True
     """Whether tokens meet others in attention alone, so that what `PlacedTokens` lets them see is all they see."""
 
     @abstractmethod

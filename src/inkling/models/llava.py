@@ -165,6 +165,7 @@ class Model(SeeingModel):
         self.vision_tower = Tower(config.vision_config)
         self.multi_modal_projector = Projector(config.vision_config.hidden_size, config.hidden_size)
         self.language_model = decoder
+        self.only_attention_mixes = decoder.only_attention_mixes
 
     @property
     def head(self) -> nn.Module:
@@ -214,6 +215,18 @@ class Model(SeeingModel):
             places = (input_ids == self.image_token)[..., None].expand_as(x)
             x = x.masked_scatter(places, seen.to(x.dtype))
         return self.language_model.read(x, segment_ids=segment_ids, cache=cache)
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """The decoder's."""
+        return self.language_model.auxiliary_loss()
+
+    def measurements(self) -> dict[str, float]:
+        """The decoder's."""
+        return self.language_model.measurements()
+
+    def idle_parameters(self) -> int:
+        """The decoder's."""
+        return self.language_model.idle_parameters()
 
     def after_step(self, sum_: Callable[[Sequence[Tensor]], None]) -> None:
         """As the decoder does."""

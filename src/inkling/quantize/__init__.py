@@ -11,7 +11,16 @@ from inkling.quantize._apply import (
     keep_packed,
     quantize_model,
     quantized_skeleton,
+    unpacks,
     weight_bytes,
 )
 
-__all__ = ["Quantization", "default_formats", "keep_packed", "quantize_model", "quantized_skeleton", "weight_bytes"]
+__all__ = [
+    "Quantization",
+    "default_formats",
+    "keep_packed",
+    "quantize_model",
+    "quantized_skeleton",
+    "unpacks",
+    "weight_bytes",
+]

@@ -146,6 +146,11 @@ def keep_packed(model: nn.Module) -> None:
             module.max_packed_rows = sys.maxsize
 
 
+def unpacks(model: nn.Module) -> bool:
+    """Whether a packed matrix has no kernel where it is, so that it is unpacked for its products, to `wide_dtype`."""
+    return any(isinstance(module, PackedMatrix) and not module.has_kernel() for module in model.modules())
+
+
 def weight_bytes(model: nn.Module) -> int:
     """Bytes of all numbers of a model, packed or not, each stored once."""
     tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
