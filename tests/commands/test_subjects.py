@@ -51,12 +51,15 @@ def test_pairs_are_encoded_together(run: Path, subject: ModelSubject, small_toke
 
 
 def test_what_is_too_long_keeps_its_end(subject: ModelSubject, small_tokenizer: Tokenizer) -> None:
-    long = words(1, 2000)
-    before = subject.num_cut
-    assert math.isfinite(subject.score([(long, " the end")])[0].nats)
-    assert subject.num_cut == before + 1
-    assert subject.write([long], Writing(5))[0][0] is not None
-    assert subject.num_cut == before + 2
+    long = words(1, 2000).rstrip()
+    endings = [" the end", " the cat"]
+    assert all(math.isfinite(one.nats) for one in subject.score([(long, ending) for ending in endings]))
+    assert subject.cut == {long}  # once, for all its endings
+    assert subject.write([long + "."], Writing(5))[0][0] is not None
+    assert subject.cut == {long, long + "."}
+    ending = " " + words(2, 2000)
+    assert math.isfinite(subject.score([("the cat", ending)])[0].nats)
+    assert ending in subject.cut
 
 
 def test_each_token_of_a_text_is_predicted_once(run: Path, subject: ModelSubject, small_tokenizer: Tokenizer) -> None:

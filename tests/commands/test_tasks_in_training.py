@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +26,8 @@ OPTIONS += [
     "sdpa",
     "--machine.precision",
     "fp32",
+    "--machine.micro-batch",
+    "16",
 ]
 OPTIONS += ["--model.hidden-size", "32", "--model.num-hidden-layers", "1", "--model.num-attention-heads", "2"]
 
@@ -52,7 +57,47 @@ def test_they_leave_no_trace(data: Path, tmp_path: Path) -> None:
     assert all(0 <= row["copying/right"] <= 1 for row in scores)
 
 
-def test_an_unknown_task_is_refused_before_the_run(data: Path, tmp_path: Path) -> None:
-    for given in (["--log.tasks", '["copyin"]'], ["--log.tasks", '["humaneval"]']):
-        assert cli.main(["train", str(data), "-o", str(tmp_path / "run"), *OPTIONS, *given]) == 2
+def test_each_task_has_its_file(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks with files, and a run that stops between and goes on: the scores and weights of one that did not."""
+    from inkling.train.session import Session
+
+    choices = tmp_path / "choices.jsonl"
+    choices.write_text(json.dumps({"question": "the cat", "choices": ["sat", "rain"], "answer": 0}) + "\n")
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text(json.dumps({"question": "one and one?", "answer": "#### 2"}) + "\n")
+    given = ["--log.tasks", f"multiple_choice={choices},gsm8k={problems}"]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert cli.main(["train", str(data), "-o", str(whole), *OPTIONS, *given]) == 0
+    shown = Session._on_step
+
+    def stop_once(self: Session, report: Any) -> None:
+        shown(self, report)
+        if report.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Session, "_on_step", stop_once)
+    assert cli.main(["train", str(data), "-o", str(resumed), *OPTIONS, *given]) == 130
+    assert cli.main(["train", "-o", str(resumed), "--resume"]) == 0
+    one, other = (read_tensors(run / "model.safetensors", verify=True)[0] for run in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    scores = []
+    for run in (whole, resumed):
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        scores.append(
+            [(row["step"], row["multiple_choice/acc"], row["gsm8k/right"]) for row in rows if "val_loss" in row]
+        )
+    assert scores[0] == scores[1]
+
+
+def test_what_cannot_be_asked_is_refused_before_the_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tasks, said in (
+        ("copyin", "did you mean 'copying'?"),
+        ("humaneval", "give it as NAME=FILE, where the file is HumanEval.jsonl.gz"),
+        ("copying,copying", "each task once, please: copying, copying"),
+        ("gsm8k=none.jsonl", "cannot read none.jsonl"),
+    ):
+        assert cli.main(["train", str(data), "-o", str(tmp_path / "run"), *OPTIONS, "--log.tasks", tasks]) != 0
+        assert said in capsys.readouterr().err
         assert not (tmp_path / "run").exists()

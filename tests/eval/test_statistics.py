@@ -86,3 +86,9 @@ def test_differences_of_pairs() -> None:
 def test_the_permutation_test_is_exact_for_few_pairs() -> None:
     found = paired_difference([0, 0, 0, 0, 0], [1, 1, 1, 1, 1])
     assert found.p_value == pytest.approx(2 / 32, abs=0.02)  # two of all 32 choices of signs are as extreme
+
+
+def test_one_value_has_no_interval() -> None:
+    found = estimate([1 / 3])
+    assert (found.value, found.as_dict()["low"], found.interval()) == (1 / 3, None, "")
+    assert estimate([1 / 3, 2 / 3]).interval().startswith("  (0.")

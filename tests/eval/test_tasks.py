@@ -162,37 +162,51 @@ def test_multiple_choice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"question": "q", "choices": ["a"], "answer": 0}, "two choices"),
-        ({"question": "q", "choices": ["a", ""], "answer": 0}, "two choices"),
-        ({"question": "q", "choices": ["a", "b"], "answer": 2}, "no choice 2"),
-        ({"question": "q", "choices": ["a", "b"], "answer": "a"}, "bad.jsonl:2: answer is missing"),
-        ([], "question is missing"),
+        ({"question": "q", "choices": ["a"], "answer": 0}, "a question needs two choices"),
+        ({"question": "q", "choices": ["a", ""], "answer": 0}, "a question needs two choices"),
+        ({"question": "q", "choices": ["a", "b"], "answer": 2}, "there is no choice 2, the first of 2 is 0"),
+        ({"question": "q", "choices": ["a", "b"], "answer": "a"}, "answer is missing or not a whole number"),
+        ({"question": "q", "choices": ["a", "b"], "answer": True}, "answer is missing or not a whole number"),
+        ([], "question is missing or not a text"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, row: Any, reason: str) -> None:
     good = {"question": "q", "choices": ["a", "b"], "answer": 1}
-    with pytest.raises(DataError, match=reason):
-        multiple_choice.read(Options(data=lines(tmp_path / "bad.jsonl", good, row)))
+    path = tmp_path / "bad.jsonl"
+    path.write_text(f"{json.dumps(good)}\n\n{json.dumps(row)}\n")
+    with pytest.raises(DataError, match=f"bad.jsonl:3: {reason}"):
+        multiple_choice.read(Options(data=path))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"prompt": "def twice(x"}, {"entry_point": "thrice"}, {"test": "assert True"}, {"test": "def check(c:"}]
+)
+def test_problems_that_nothing_could_pass(tmp_path: Path, changed: dict[str, str]) -> None:
+    path = lines(tmp_path / "bad.jsonl", PROBLEM, {**PROBLEM, **changed})
+    with pytest.raises(DataError, match=r"bad.jsonl:2: prompt must begin the function '.*', and test define check"):
+        tasks.load("humaneval").read(Options(data=path))
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     task = tasks.load("gsm8k")
-    with pytest.raises(ConfigError, match="--task-data"):
+    with pytest.raises(ConfigError, match=r"NAME=FILE, where the file is gsm8k/test.jsonl"):
         task.read(Options())
     for name, content, reason in [
         ("a", b"", "no questions"),
         ("b", b"{", "b:1: no JSON"),
         ("c", b"\x1f\x8b123", "cannot read"),
+        ("c", gzip.compress(b'{"question": "a long one"}')[:10] + b"\xff" * 20, "cannot read"),
         ("d", b"\xff\xfe", "cannot read"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=reason):
             task.read(Options(data=tmp_path / name))
     for name, row, reason in [
-        ("gsm8k", {"question": "q", "answer": "seven"}, "no number after ####"),
-        ("mbpp", {"task_id": 11, "text": "t", "code": "x = 1", "test_list": [1]}, "must hold tests"),
-        ("mbpp", {"task_id": 11, "text": "t", "code": "x = 1", "test_list": []}, "must hold tests"),
-        ("mbpp", {"task_id": 11, "text": "t", "code": "x = (", "test_list": ["assert x"]}, "no Python"),
+        ("gsm8k", {"question": "q", "answer": "seven"}, "bad:1: the answer has no number after ####"),
+        ("mbpp", {"task_id": 11, "text": "t", "code": "x = 1", "test_list": [1]}, "bad:1: test_list must hold tests"),
+        ("mbpp", {"task_id": 11, "text": "t", "code": "x = 1", "test_list": []}, "bad:1: test_list must hold tests"),
+        ("mbpp", {"task_id": 11, "text": "t", "code": "x = (", "test_list": ["assert x"]}, "bad:1: .* no Python"),
+        ("mbpp", {"task_id": 1, "text": "t", "code": "x = 1", "test_list": ["assert x"]}, "no task of 11 to 510"),
     ]:
         with pytest.raises(DataError, match=reason):
             tasks.load(name).read(Options(data=lines(tmp_path / "bad", row)))
@@ -201,9 +215,13 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     items = [tasks.Item("x", "")]
     with pytest.raises(DataError, match="same id"):
         tasks.read_samples(tmp_path / "f", [*items, *items])
-    for row, reason in [({"task_id": "y", "completion": ""}, "no question 'y'"), ({"task_id": "x"}, "completion")]:
-        with pytest.raises(DataError, match=reason):
-            tasks.read_samples(lines(tmp_path / "e", row), items)
+    for row, reason in [
+        ({"task_id": "y", "completion": ""}, "no question 'y'"),
+        ({"task_id": "x"}, "completion is mis"),
+    ]:
+        (tmp_path / "e").write_text(f'{{"task_id": "x", "completion": ""}}\n\n{json.dumps(row)}')
+        with pytest.raises(DataError, match=f"e:3: .*{reason}"):
+            tasks.read_samples(tmp_path / "e", items)
 
 
 def test_the_reference_suite_is_passed_without_knowing_anything() -> None:

@@ -239,7 +239,7 @@ def test_completions_made_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixtur
     answers = ["    return x + 1\n", "    return 1\n"]
     rows = [json.dumps({"task_id": "T/0", "completion": text}) + "\n" for text in answers]
     (tmp_path / "answers.jsonl").write_text("".join(rows))
-    options = ["--task", "humaneval", "--task-data", str(tmp_path / "problems.jsonl")]
+    options = ["--task", f"humaneval={tmp_path / 'problems.jsonl'}"]
     given = ["--completions", str(tmp_path / "answers.jsonl"), "--no-floors", "--json"]
     assert cli.main(["eval", *options, *given]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["pass@1"]["value"] == 0.5

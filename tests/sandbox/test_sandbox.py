@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -416,3 +418,16 @@ def test_code_ends_with_what_started_it(tmp_path: Path) -> None:
     assert not child.exists()
     box._pairs.put(pair)
     box.close()
+
+
+def test_nobody_waits_for_what_runs_after_ctrl_c() -> None:
+    endless = [Trial("def add(a, b):\n    while True:\n        pass", ["add"], TESTS)] * 6
+    with Sandbox(Limits(cpu_s=60, wall_s=60), workers=2) as box:
+        box.test(Trial(RIGHT, ["add"], TESTS))  # so that one is warm
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        started_s = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(box.test_all(endless))
+        assert time.monotonic() - started_s < 15
+        assert box.test(Trial(RIGHT, ["add"], TESTS)).is_right

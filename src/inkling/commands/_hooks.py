@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from inkling import export
 from inkling.data.loader import Batch
 from inkling.data.shards import Dataset, TokenSplit
+from inkling.errors import ConfigError
 from inkling.eval.ngrams import ngram_bits_per_byte
 from inkling.eval.perplexity import bytes_per_token, evaluate
 from inkling.infer.generate import generate
@@ -66,22 +68,30 @@ def _some(split: TokenSplit, tokenizer: Tokenizer, num_bytes: int) -> Iterator[b
 
 
 def tasks_in_training(
-    names: Sequence[str], data: Path | None, limit: int
+    wanted: Sequence[str], data: Path | None, limit: int
 ) -> Callable[[LanguageModel, Tokenizer], dict[str, float]] | None:
     """What scores a model in some tasks while it is trained; None without any.
 
     Draws with keys of its own, so that training goes on as if it had not been there. Raises ConfigError and DataError
     for tasks and files that cannot be used, before the run.
+
+    Args:
+        wanted: NAME or NAME=FILE.
+        data: File of those that name none.
     """
-    if not names:
+    if not wanted:
         return None
     from inkling.commands._subjects import ModelSubject
     from inkling.eval import tasks
     from inkling.eval.tasks import Options
     from inkling.sandbox import Sandbox
 
-    loaded = {name: tasks.load(name) for name in names}
-    items = {name: task.read(Options(data=data, limit=limit)) for name, task in loaded.items()}
+    paths = dict(map(tasks.named, wanted))
+    if len(paths) < len(wanted):
+        raise ConfigError(f"each task once, please: {', '.join(wanted)}")
+    loaded = {name: tasks.load(name) for name in paths}
+    options = {name: Options(data=path or data, limit=limit) for name, path in paths.items()}
+    items = {name: task.read(options[name]) for name, task in loaded.items()}
     runs_code = any(task.RUNS_CODE for task in loaded.values())
     if runs_code:
         Sandbox(workers=1).close()  # says it now where there is none
@@ -92,9 +102,10 @@ def tasks_in_training(
         found = {}
         with contextlib.ExitStack() as stack:
             stack.callback(model.train, was_training)
-            options = Options(data=data, limit=limit, sandbox=stack.enter_context(Sandbox()) if runs_code else None)
+            box = stack.enter_context(Sandbox()) if runs_code else None
             for name, task in loaded.items():
-                result = tasks.evaluate(task, items[name], ModelSubject("", model, tokenizer), options)
+                asked = replace(options[name], sandbox=box)
+                result = tasks.evaluate(task, items[name], ModelSubject("", model, tokenizer), asked)
                 found[f"{name}/{result.headline}"] = result.metrics[result.headline].value
         return found
 

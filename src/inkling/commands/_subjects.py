@@ -31,14 +31,14 @@ class ModelSubject:
         chat: Ask by the tokenizer's chat template: a prompt is what a user says, and what follows it the answer.
 
     Attributes:
-        num_cut: Prompts that were too long, whose end was kept.
+        cut: Texts that did not fit into the context: the ends of prompts and the beginnings of answers were kept.
     """
 
     def __init__(
         self, name: str, model: LanguageModel, tokenizer: Tokenizer, *, max_sequences: int = 32, chat: bool = False
     ) -> None:
         self.name = name
-        self.num_cut = 0
+        self.cut: set[str] = set()
         self._model = model
         self._tokenizer = tokenizer
         self._context = model.config.max_position_embeddings
@@ -55,7 +55,7 @@ class ModelSubject:
         room = max(1, self._context - max(1, min(how.max_tokens, self._context // 2)) - 1)
         found: list[list[Completing]] = []
         for number, prompt in enumerate(prompts):
-            ids = [self._tokenizer.eot_id, *self._cut(self._prompt_ids(prompt), room)]
+            ids = [self._tokenizer.eot_id, *self._end_of(prompt, self._prompt_ids(prompt), room)]
             group = []
             for sample in range(how.samples):
                 params = SamplingParams(
@@ -79,10 +79,9 @@ class ModelSubject:
             return chat_ids(self._tokenizer, [{"role": "user", "content": prompt}])
         return self._tokenizer.encode(prompt)
 
-    def _cut(self, ids: list[int], room: int) -> list[int]:
-        if len(ids) <= room:
-            return ids
-        self.num_cut += 1
+    def _end_of(self, prompt: str, ids: list[int], room: int) -> list[int]:
+        if len(ids) > room:
+            self.cut.add(prompt)
         return ids[-room:]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
@@ -134,9 +133,10 @@ class ModelSubject:
             context, ending = whole[:num_first], whole[num_first:]
             if not ending:  # the border fell inside of a token
                 context, ending = whole[:-1], whole[-1:]
-        ending = ending[: self._context - 1]
-        room = self._context - len(ending)
-        return [self._tokenizer.eot_id, *self._cut(context, room)], ending
+        if len(ending) > self._context - 1:
+            self.cut.add(second)
+            ending = ending[: self._context - 1]
+        return [self._tokenizer.eot_id, *self._end_of(first, context, self._context - len(ending))], ending
 
 
 def subject_of_run(run: Path, model: LanguageModel, tokenizer: Tokenizer, *, chat: bool = False) -> ModelSubject:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +29,14 @@ RANDOM_SEEDS = 3
 def run_task(settings: Settings) -> None:
     """Read the questions, put them, print and keep."""
     assert settings.task is not None
-    task = tasks.load(settings.task)
+    task_name, path = tasks.named(settings.task)
+    task = tasks.load(task_name)
     if settings.samples > 1 and settings.temperature == 0:
         raise ConfigError("several --samples at temperature 0 would all be the same: add --temperature 0.8")
     if (settings.run is None) == (settings.completions is None):
         raise ConfigError("give a run, or --completions made elsewhere")
     if settings.completions is not None and not hasattr(task, "judge"):
-        raise ConfigError(f"{settings.task} is no task that is judged by answers alone")
+        raise ConfigError(f"{task_name} is no task that is judged by answers alone")
     if settings.chat and (task.RUNS_CODE or settings.run is None):
         raise ConfigError("--chat asks a run, for answers in words: leave it out for tasks whose answers are code")
     with contextlib.ExitStack() as stack:
@@ -44,7 +44,7 @@ def run_task(settings: Settings) -> None:
         if task.RUNS_CODE:
             sandbox = stack.enter_context(Sandbox(allow_weak=settings.allow_weak_sandbox))
         options = Options(
-            data=settings.task_data,
+            data=path or settings.task_data,
             limit=settings.limit,
             samples=settings.samples,
             temperature=settings.temperature,
@@ -64,13 +64,13 @@ def run_task(settings: Settings) -> None:
             assert settings.run is not None
             result, floors, note = _of_run(settings.run, task, items, options, settings, progress)
             name = str(settings.run)
-    content = as_content(settings.task, name, options, result, floors, note)
+    content = as_content(task_name, name, options, result, floors, note)
     if settings.run is not None and (checkpoint.run_of(settings.run) / checkpoint.RUN_FILE).is_file():
         folder = settings.run / FOLDER
         folder.mkdir(exist_ok=True)
         hashes = {item.id: _hash_of(item) for item in items}
         rows = [{**row, "question": hashes[row["id"]]} if row["id"] in hashes else row for row in result.items]
-        files.write_json(folder / f"{settings.task}.json", {**content, "items": rows})
+        files.write_json(folder / f"{task_name}.json", {**content, "items": rows})
     if settings.as_json:
         print(json.dumps(content))
     else:
@@ -96,9 +96,10 @@ def _of_run(
     note = result.note
     if settings.chat:
         note = f"{note}; {_BY_TEMPLATE}" if note else _BY_TEMPLATE
-    if subject.num_cut:
-        count = f"{subject.num_cut:,} prompts were longer than the model's context; their ends were kept"
-        note = f"{note}; {count}" if note else count
+    if subject.cut:
+        context = f"{model.config.max_position_embeddings:,} tokens"
+        cut = f"{len(subject.cut):,} texts are longer than the model's context of {context}, and were cut"
+        note = f"{note}; {cut}" if note else cut
     floors: dict[str, dict[str, float]] = {}
     if settings.floors:
         progress("floors", 0, None, "random weights, constant answers, byte trigrams")
@@ -146,7 +147,7 @@ def as_content(
         "task": task,
         "subject": subject,
         "headline": result.headline,
-        "metrics": {name: _finite(one.as_dict()) for name, one in result.metrics.items()},
+        "metrics": {name: one.as_dict() for name, one in result.metrics.items()},
         "floors": floors,
         "num_items": len(result.items),
         "options": {
@@ -160,15 +161,10 @@ def as_content(
     }
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-
-
 def print_task(content: dict[str, Any]) -> None:
     """A small table: each metric with its interval, then the floors of the task's own metric."""
-    print(f"{content['task']}: {content['num_items']:,} questions to {content['subject']}")
+    count = content["num_items"]
+    print(f"{content['task']}: {count:,} question{'' if count == 1 else 's'} to {content['subject']}")
     for name, one in content["metrics"].items():
         interval = "" if one["low"] is None else f"  ({one['low']:.3f} to {one['high']:.3f})"
         print(f"  {name:<18} {one['value']:.3f}{interval}")

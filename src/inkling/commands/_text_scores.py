@@ -47,7 +47,10 @@ class _Found:
 def score_text(settings: Settings, run: Path) -> None:
     """Score, print and keep."""
     model, tokenizer = checkpoint.load_model(run)
-    context = settings.context or model.config.max_position_embeddings
+    longest = model.config.max_position_embeddings
+    context = settings.context or longest
+    if context > longest:
+        raise ConfigError(f"--context is 2 to {longest:,}, which this model was made for; see inkling grow --context")
     if settings.stride is not None and not 0 < settings.stride < context:
         raise ConfigError(f"--stride is 1 to {context - 1:,}, less than the context")
     with LiveProgress(quiet=settings.as_json) as progress:
@@ -77,9 +80,7 @@ def _score_split(
 ) -> _Found:
     dataset = dataset_of_run(run, settings.data)
     dataset.check_tokenizer(tokenizer)
-    split = dataset.validation if settings.split == "validation" else dataset.train
-    if not split.num_tokens:
-        raise DataError(f"the {settings.split} split of {dataset.folder} is empty: see inkling prep --val-fraction")
+    split = dataset.filled(settings.split)
 
     def scored(one: TokenSplit) -> DocumentScores:
         return _score(model, tokenizer, _windows_of(one, settings, context, dataset.eot_id), progress)
@@ -87,7 +88,7 @@ def _score_split(
     found = _Found(f"{settings.split} split of {dataset.folder}", scored(split))
     if len(dataset.parts) > 1:
         parts = {one.name: one.validation if settings.split == "validation" else one.train for one in dataset.parts}
-        found.sources = {name: scored(one) for name, one in parts.items()}
+        found.sources = {name: scored(one) for name, one in parts.items() if one.num_tokens}
     if settings.floors and settings.split == "validation":
         progress("floors", 0)
         found.floors = floors_of(dataset, tokenizer)
@@ -194,7 +195,7 @@ def as_content(run: str, found: _Found) -> dict[str, Any]:
     content: dict[str, Any] = {"run": run, "text": found.what, **scores.whole.as_dict()}
     content["interval"] = scores.bits_per_byte.as_dict()
     content["num_documents"] = len(scores.nats)
-    content["by_length"] = {name: one.as_dict() for name, one in scores.by_length().items()}
+    content["by_length"] = {name: one.whole.as_dict() for name, one in scores.by_length().items()}
     content["documents"] = {"nats": scores.nats.tolist(), "num_bytes": scores.num_bytes.tolist()}
     if len(scores.nats) > _MAX_KEPT:
         del content["documents"]
@@ -217,22 +218,17 @@ _MAX_KEPT = 100_000
 
 def print_found(found: _Found) -> None:
     """A small table."""
-    score, interval = found.scores.whole, found.scores.bits_per_byte
-    count = len(found.scores.nats)
-    print(f"{found.what}: {score.num_tokens:,} tokens, {score.num_bytes:,} bytes, {count:,} documents")
+    score, count = found.scores.whole, len(found.scores.nats)
+    print(f"{found.what}: {score.num_tokens:,} tokens, {score.num_bytes:,} bytes, {_documents(count)}")
     print(f"  loss           {score.loss:.4f} nats per token")
     print(f"  perplexity     {score.perplexity:.2f} per token")
-    sure = f"  ({interval.low:.4f} to {interval.high:.4f})" if count > 1 else ""
-    print(f"  bits per byte  {score.bits_per_byte:.4f}{sure}")
+    print(f"  bits per byte  {score.bits_per_byte:.4f}{found.scores.bits_per_byte.interval(4)}")
     names = {"trigram": "byte trigram model of the training text", "xz": "xz -9 of the same text"}
     for name, value in found.floors.items():
         print(f"  floor          {value:.4f}  {names[name]}")
-    for name, one in found.sources.items():
-        rate = one.bits_per_byte
-        print(f"  {name:<14} {rate.value:.4f} bits per byte ({rate.low:.4f} to {rate.high:.4f})")
-    if count > 1 and len(lengths := found.scores.by_length()) > 1:
-        for name, part in lengths.items():
-            print(f"  {name:<24} {part.bits_per_byte:.4f} bits per byte, {part.num_bytes:,} bytes")
+    _print_parts("source", found.sources)
+    lengths = found.scores.by_length()
+    _print_parts("length of a document", lengths if len(lengths) > 1 else {})
     if found.num_leaked is not None:
         print(f"  leaks: {found.num_leaked:,} of {count:,} documents stand in the training text too")
     for name, known in found.by_heart.items():
@@ -241,3 +237,19 @@ def print_found(found: _Found) -> None:
             f"  by heart: {whole.value:.1%} of {whole.count} sequences of the {name} text ({whole.low:.1%} to "
             f"{whole.high:.1%}), {known.mean_right:.1f} tokens in the mean"
         )
+
+
+def _print_parts(by: str, parts: dict[str, DocumentScores]) -> None:
+    """Bits per byte of each part of the text."""
+    if not parts:
+        return
+    print(f"  bits per byte by {by}:")
+    width = max(map(len, parts))
+    for name, one in parts.items():
+        rate = one.bits_per_byte
+        size = f"{one.whole.num_bytes:,} bytes, {_documents(len(one.nats))}"
+        print(f"    {name:<{width}}  {rate.value:.4f}{rate.interval(4)}  {size}")
+
+
+def _documents(count: int) -> str:
+    return f"{count:,} document{'' if count == 1 else 's'}"

@@ -22,16 +22,16 @@ class Settings(CommandSettings):
 
     Example: inkling eval runs/notes
     Example: inkling eval runs/notes --text chapter.txt --json
-    Example: inkling eval runs/code --task humaneval --task-data HumanEval.jsonl.gz --samples 20 --temperature 0.8
-    Example: inkling eval --task humaneval --task-data HumanEval.jsonl.gz --completions answers.jsonl
+    Example: inkling eval runs/code --task humaneval=HumanEval.jsonl.gz --samples 20 --temperature 0.8
+    Example: inkling eval --task humaneval=HumanEval.jsonl.gz --completions answers.jsonl
     """
 
     run: Positional[Path | None] = None
     """Run directory, or any checkpoint folder with the same layout."""
     task: str | None = None
-    """What to try."""
+    """What to try: NAME, or NAME=FILE for a task whose questions are in a file."""
     task_data: Path | None = None
-    """File of the task's questions, where it has one."""
+    """That file, for a task that names none."""
     completions: Path | None = None
     """Score these answers instead of a run's: task_id and completion on each line (JSON)."""
     samples: int = Field(1, ge=1, le=1000)

@@ -133,13 +133,13 @@ def _rows(
 def _say(settings: Settings, graded: list[list[tuple[Rollout, float]]], num_rows: int) -> None:
     means = [sum(reward for _, reward in group) / len(group) for group in graded]
     best = [max(reward for _, reward in group) for group in graded]
-    interval = estimate(means)
+    reward = estimate(means)
     truncated = sum(not one.is_finished for group in graded for one, _ in group) / (len(graded) * settings.samples)
     found = {
         "prompts": len(graded),
         "samples": settings.samples,
-        "reward": interval.value,
-        "interval": [interval.low, interval.high],
+        "reward": reward.value,
+        "interval": [reward.as_dict()["low"], reward.as_dict()["high"]],
         "best_of_samples": sum(best) / len(best),
         "truncated": truncated,
         "rows": num_rows if settings.out is not None else 0,
@@ -148,9 +148,8 @@ def _say(settings: Settings, graded: list[list[tuple[Rollout, float]]], num_rows
         print(json.dumps(found))
         return
     print(
-        f"{len(graded):,} prompts, {settings.samples} answers each: reward {interval.value:.3f} "
-        f"(95 %: {interval.low:.3f} to {interval.high:.3f}), the best of each prompt {found['best_of_samples']:.3f}; "
-        f"{truncated:.1%} did not end in time"
+        f"{len(graded):,} prompts, {settings.samples} answers each: reward {reward.value:.3f}{reward.interval()}, "
+        f"the best of each prompt {found['best_of_samples']:.3f}; {truncated:.1%} did not end in time"
     )
     if settings.out is not None:
         print(f"{settings.out}: {num_rows:,} rows ({settings.write})")

@@ -198,6 +198,13 @@ class Dataset:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is damaged ({error!r}). Prepare the folder again with --overwrite") from None
 
+    def filled(self, name: SplitName) -> TokenSplit:
+        """A split. Raises DataError where it is empty, and could tell nothing of a model."""
+        split = self.validation if name == "validation" else self.train
+        if not split.num_tokens:
+            raise DataError(f"the {name} split of {self.folder} is empty: see inkling prep --val-fraction")
+        return split
+
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raises TokenizerError when `tokenizer` is not the one the shards were made with."""
         if tokenizer.sha256 != self.tokenizer_sha256:

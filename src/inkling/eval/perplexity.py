@@ -65,15 +65,14 @@ class DocumentScores:
         low, high = bootstrap(bits, self.num_bytes)
         return Estimate(self.whole.bits_per_byte, low, high, len(bits))
 
-    def by_length(self) -> dict[str, Score]:
-        """Of documents of about the same length in bytes."""
+    def by_length(self) -> dict[str, DocumentScores]:
+        """Those of documents of about the same length in bytes."""
         found = {}
         for low, high in pairwise(_LENGTHS):
             chosen = (self.num_bytes >= low) & (self.num_bytes < high)
             if chosen.any():
                 name = f"{low:,} bytes and more" if high == math.inf else f"{low:,} to {int(high) - 1:,} bytes"
-                part = DocumentScores(self.nats[chosen], self.num_tokens[chosen], self.num_bytes[chosen])
-                found[name] = part.whole
+                found[name] = DocumentScores(self.nats[chosen], self.num_tokens[chosen], self.num_bytes[chosen])
         return found
 
 

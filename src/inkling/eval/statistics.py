@@ -18,6 +18,7 @@ class Estimate:
     """A mean with its 95 % interval.
 
     Attributes:
+        low, high: NaN where no interval can be told, as of one value.
         count: What it is the mean of.
     """
 
@@ -27,8 +28,12 @@ class Estimate:
     count: int
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self)
+        """JSON-able form; what is no number is None."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+
+    def interval(self, digits: int = 3) -> str:
+        """For people, in brackets after the figure; empty where there is none."""
+        return "" if math.isnan(self.low) else f"  ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -56,7 +61,11 @@ def bootstrap(sums: np.ndarray, weights: np.ndarray, *, seed: int = 0) -> tuple[
     Args:
         sums: (N), such as the bits of each document.
         weights: (N), such as their bytes.
+
+    Returns NaN twice for fewer than two items, which cannot tell how they vary.
     """
+    if len(sums) < 2:
+        return math.nan, math.nan
     draw = np.random.default_rng(seed)
     ratios = np.empty(_RESAMPLES)
     for number in range(_RESAMPLES):

@@ -60,8 +60,7 @@ def _tuning(results: Mapping[str, Any]) -> str:
 def _text(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return '<h2>How well it predicts</h2><p class="soft">Not measured yet: inkling eval RUN</p>'
-    interval = found["interval"]
-    rows = [("this run", found["bits_per_byte"], interval["low"], interval["high"])]
+    rows = [("this run", *_three(found["interval"]))]
     rows += [(_FLOORS.get(name, name), value, value, value) for name, value in found["floors"].items()]
     caption = (
         f"{found['text']}: {found['num_documents']:,} documents, {found['num_bytes']:,} bytes. Loss "

@@ -83,6 +83,7 @@ class PretrainingRun(Run):
         self.dataset = Dataset.open(settings.data)
         self.tokenizer = Tokenizer.load(settings.data)
         self.dataset.check_tokenizer(self.tokenizer)
+        self.dataset.filled("validation")  # by which the best weights are chosen
         self.evaluate_fn = evaluator(self.tokenizer)
         self._say_what_begins()
         if record is not None and record.data["manifest_sha256"] != manifest_sha256(settings.data):
@@ -293,6 +294,7 @@ class PretrainingRun(Run):
         parts = self.dataset.parts
         if len(parts) < 2:
             return {}
+        parts = [part for part in parts if part.validation.num_tokens]
         context, rows, eot_id = self.settings.context, self._evaluation_rows(), self.dataset.eot_id
         wanted = max(1, MIN_EVAL_TOKENS // (context * rows))
         batches = {part.name: list(sequential_windows(part.validation, context, rows, eot_id)) for part in parts}

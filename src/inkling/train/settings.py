@@ -116,9 +116,9 @@ class LogSettings(Section):
     sample_tokens: int = Field(96, ge=1)
     """Length of a sample, in tokens."""
     tasks: list[str] = Field([])
-    """Also put these tasks at each evaluation, such as copying; see `inkling eval --task`."""
+    """Also put these tasks at each evaluation, such as copying,gsm8k=test.jsonl; see `inkling eval --task`."""
     task_data: Path | None = None
-    """File of their questions, where one of them has a file."""
+    """File of the questions of tasks that name none."""
     task_items: int = Field(32, ge=1)
     """Questions of each."""
     eval_tokens: int | None = Field(None, ge=1)

@@ -19,7 +19,7 @@ from inkling.eval.statistics import Estimate, estimate, pass_at_k
 from inkling.eval.subject import Subject, Writing
 from inkling.sandbox import Sandbox
 
-__all__ = ["Item", "Options", "Result", "Task", "evaluate", "load", "names", "read_lines", "read_samples"]
+__all__ = ["Item", "Options", "Result", "Task", "evaluate", "load", "named", "names", "read_lines", "read_samples"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,12 @@ def load(name: str) -> Task:
     return cast(Task, importlib.import_module(f"{__name__}.{name}"))
 
 
+def named(text: str) -> tuple[str, Path | None]:
+    """The name of a task, and the file of its questions where that is given: NAME or NAME=FILE."""
+    name, _, path = text.partition("=")
+    return name, Path(path) if path else None
+
+
 def evaluate(task: Task, items: Sequence[Item], subject: Subject, options: Options) -> Result:
     """Put the questions to a subject."""
     if not hasattr(task, "judge"):
@@ -152,8 +158,11 @@ def evaluate(task: Task, items: Sequence[Item], subject: Subject, options: Optio
 # ---------------------------------------------------------------- what tasks share
 
 
-def read_lines(options: Options, what: str, needed: Mapping[str, type | tuple[type, ...]]) -> Iterator[dict[str, Any]]:
-    """The rows of a task's file of JSON lines (compressed or not), up to the limit.
+_KINDS = {str: "a text", int: "a whole number", list: "a list"}
+
+
+def read_lines(options: Options, what: str, needed: Mapping[str, type]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a task's file of JSON lines (compressed or not), up to the limit, each after its place (FILE:LINE).
 
     Args:
         needed: Fields and their types.
@@ -162,13 +171,14 @@ def read_lines(options: Options, what: str, needed: Mapping[str, type | tuple[ty
         DataError: A row is bad, which is named.
     """
     import gzip
+    import zlib
 
     if options.data is None:
-        raise ConfigError(f"this task needs its questions: --task-data {what}")
+        raise ConfigError(f"this task needs its questions: give it as NAME=FILE, where the file is {what}")
     try:
         content = options.data.read_bytes()
         text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {options.data}: {error}") from None
     count = 0
     for number, line in enumerate(text.split("\n"), start=1):  # JSON may hold what `splitlines` takes for an end
@@ -177,14 +187,16 @@ def read_lines(options: Options, what: str, needed: Mapping[str, type | tuple[ty
         if count == options.limit:
             return
         count += 1
+        place = f"{options.data}:{number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{options.data}:{number}: no JSON ({error})") from None
+            raise DataError(f"{place}: no JSON ({error})") from None
         for name, kind in needed.items():
-            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
-                raise DataError(f"{options.data}:{number}: {name} is missing, or of another type than {what} has")
-        yield row
+            value = row.get(name) if isinstance(row, dict) else None
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise DataError(f"{place}: {name} is missing or not {_KINDS[kind]}, as each row of {what} has it")
+        yield place, row
     if count == 0:
         raise DataError(f"{options.data} holds no questions")
 
@@ -197,10 +209,10 @@ def read_samples(path: Path, items: Sequence[Item]) -> list[list[str]]:
     found: dict[str, list[str]] = {item.id: [] for item in items}
     if len(found) < len(items):
         raise DataError("several questions of this task have the same id, so that answers cannot be told apart")
-    for number, row in enumerate(read_lines(Options(data=path), str(path), {"completion": str}), start=1):
+    for place, row in read_lines(Options(data=path), "completions", {"completion": str}):
         name = str(row.get("task_id"))
         if name not in found:
-            raise DataError(f"{path}:{number}: there is no question {name!r} in this task")
+            raise DataError(f"{place}: there is no question {name!r} in this task")
         found[name].append(row["completion"])
     missing = [name for name, answers in found.items() if not answers]
     if missing:

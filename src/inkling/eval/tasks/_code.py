@@ -18,7 +18,7 @@ STOP = ("\nclass ", "\ndef ", "\n#", "\n@", "\nif ", "\nprint", "\nassert ", "\n
 
 def parses(source: str) -> bool:
     """Whether it is Python."""
-    return _tree(source) is not None
+    return tree_of(source) is not None
 
 
 def compiles(source: str) -> bool:
@@ -34,7 +34,7 @@ def compiles(source: str) -> bool:
 
 def undefined_names(source: str) -> list[str]:
     """Names that are read but never bound, and are no builtins. Source that does not compile has none to tell."""
-    tree = _tree(source)
+    tree = tree_of(source)
     if tree is None or not compiles(source):
         return []
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
@@ -54,7 +54,8 @@ def undefined_names(source: str) -> list[str]:
     return sorted(found - known)
 
 
-def _tree(source: str) -> ast.Module | None:
+def tree_of(source: str) -> ast.Module | None:
+    """What it says; None where it is no Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

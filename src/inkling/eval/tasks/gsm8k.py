@@ -21,9 +21,9 @@ _ANSWER = re.compile(r"####\s*(-?[0-9][0-9,]*\.?[0-9]*)")
 def read(options: Options) -> list[Item]:
     """The problems; examples come from the file `train.jsonl` beside them."""
     found = []
-    for number, row in enumerate(read_lines(options, DATA, {"question": str, "answer": str})):
+    for number, (place, row) in enumerate(read_lines(options, DATA, {"question": str, "answer": str})):
         if number_in(row["answer"]) is None:  # else an answer without a number would be right
-            raise DataError(f"{options.data}: question {number} has no number after #### in its answer")
+            raise DataError(f"{place}: the answer has no number after ####")
         found.append(Item(f"gsm8k/{number}", row["question"], row))
     return found
 
@@ -34,8 +34,9 @@ def prompts(items: Sequence[Item], options: Options) -> list[str]:
     before = ""
     if shots:
         assert options.data is not None
-        examples = read_lines(Options(data=options.data.with_name("train.jsonl"), limit=shots), DATA, {"answer": str})
-        before = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in examples)
+        beside = Options(data=options.data.with_name("train.jsonl"), limit=shots)
+        examples = read_lines(beside, "gsm8k/train.jsonl", {"question": str, "answer": str})
+        before = "".join(f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for _, row in examples)
     return [f"{before}Question: {item.prompt}\nAnswer:" for item in items]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 
+from inkling.errors import DataError
 from inkling.eval.tasks import Item, Options, Result, read_lines
 from inkling.eval.tasks._code import STOP as STOP
-from inkling.eval.tasks._code import judge_code
+from inkling.eval.tasks._code import judge_code, tree_of
 from inkling.sandbox import Trial
 
 WHAT = "write a function from its docstring; unit tests decide"
@@ -18,7 +20,18 @@ MAX_TOKENS = 300
 def read(options: Options) -> list[Item]:
     """The problems."""
     needed = {"task_id": str, "prompt": str, "entry_point": str, "test": str}
-    return [Item(row["task_id"], row["prompt"], row) for row in read_lines(options, DATA, needed)]
+    found = []
+    for place, row in read_lines(options, DATA, needed):
+        if not _defines(f"{row['prompt']}    pass\n", row["entry_point"]) or not _defines(row["test"], "check"):
+            raise DataError(f"{place}: prompt must begin the function {row['entry_point']!r}, and test define check")
+        found.append(Item(row["task_id"], row["prompt"], row))
+    return found
+
+
+def _defines(source: str, name: str) -> bool:
+    """Whether it is Python with a function of this name."""
+    tree = tree_of(source)
+    return tree is not None and any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
 
 
 def prompts(items: Sequence[Item], options: Options) -> list[str]:

@@ -23,14 +23,16 @@ def read(options: Options) -> list[Item]:
     """The problems."""
     needed = {"task_id": int, "text": str, "code": str, "test_list": list}
     unlimited = Options(data=options.data)
-    rows = [row for row in read_lines(unlimited, DATA, needed) if _FIRST <= row["task_id"] <= _LAST]
+    rows = [one for one in read_lines(unlimited, DATA, needed) if _FIRST <= one[1]["task_id"] <= _LAST]
+    if not rows:
+        raise DataError(f"{options.data} holds no task of {_FIRST} to {_LAST}, which are the test part")
     found = []
-    for row in rows[: options.limit]:
+    for place, row in rows[: options.limit]:
         if not row["test_list"] or not all(isinstance(test, str) for test in row["test_list"]):
-            raise DataError(f"{options.data}: test_list of task {row['task_id']} must hold tests, all of them texts")
+            raise DataError(f"{place}: test_list must hold tests, all of them texts")
         tests = "\n".join(row["test_list"])
         if not all(map(parses, (row["code"], tests, str(row.get("test_setup_code", ""))))):
-            raise DataError(f"{options.data}: code or tests of task {row['task_id']} are no Python")
+            raise DataError(f"{place}: code or tests are no Python")
         found.append(Item(f"MBPP/{row['task_id']}", f'"""\n{row["text"]}\n{tests}\n"""\n', row))
     return found
 

@@ -22,12 +22,12 @@ def read(options: Options) -> list[Item]:
     """The questions."""
     found = []
     needed = {"question": str, "choices": list, "answer": int}
-    for number, row in enumerate(read_lines(options, DATA, needed)):
+    for number, (place, row) in enumerate(read_lines(options, DATA, needed)):
         choices = row["choices"]
         if len(choices) < 2 or not all(isinstance(one, str) and one for one in choices):
-            raise DataError(f"{options.data}: question {number} needs two choices at least, all of them texts")
+            raise DataError(f"{place}: a question needs two choices at least, all of them texts")
         if not 0 <= row["answer"] < len(choices):
-            raise DataError(f"{options.data}: question {number} has no choice {row['answer']}")
+            raise DataError(f"{place}: there is no choice {row['answer']}, the first of {len(choices)} is 0")
         found.append(Item(str(row.get("id", number)), row["question"], row))
     return found
 
