@@ -76,7 +76,7 @@ def attend(
             distance = torch.arange(S - T, S, device=queries.device)[:, None] - torch.arange(S, device=queries.device)
         mask = _scored_mask(mask, distance, scoring)
     if explicit:
-        mixed = _attend_explicitly(queries, keys, values, mask, scoring.softcap)
+        mixed = attend_explicitly(queries, keys, values, mask, scoring.softcap)
     else:
         causal = grouped = False  # not `= T > 1`: compiled for any length that is a symbol, and the kernel takes none
         if mask is None and T > 1:
@@ -102,7 +102,7 @@ def _scored_mask(mask: Tensor | None, distance: Tensor, scoring: Scoring) -> Ten
     return (-slopes * distance).masked_fill(~seen, float("-inf"))  # (H, T, S), or with rows (B, H, T, S)
 
 
-def _attend_explicitly(
+def attend_explicitly(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, softcap: float | None
 ) -> Tensor:
     """The same as torch's fused attention, written out. It keeps the (B, H, T, S) scores for the backward pass."""

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor, nn
 
 from inkling.models._config import MAX_LAYERS, MAX_WIDTH
+from inkling.models._kernels import kernel_for
+from inkling.models._scaled_dot import attend_explicitly
 
 
 class VisionConfig(BaseModel):
@@ -76,8 +78,12 @@ class SelfAttention(nn.Module):
         """(P, N, V) -> (P, N, V)."""
         heads = (self.num_heads, -1)
         q, k, v = (proj(x).unflatten(-1, heads).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        mixed: Tensor = self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return mixed
+        if kernel_for(v, v.shape[2]) == "explicit":
+            mixed = attend_explicitly(q, k, v, None, None)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        output: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return output
 
 
 class MLP(nn.Module):
