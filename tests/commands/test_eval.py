@@ -78,7 +78,49 @@ def test_a_source_without_validation_text_is_left_out(
     assert "nan" not in (run / "metrics.jsonl").read_text().lower()
     assert cli.main(["eval", str(run), "--no-floors"]) == 0
     assert "bits per byte by source:" in capsys.readouterr().out
-    assert list(json.loads((run / "evaluations" / "text.json").read_text())["sources"]) == [data_folder.name]
+    found = json.loads((run / "evaluations" / "text.json").read_text())
+    assert list(found["sources"]) == [data_folder.name]
+    assert found["sources"][data_folder.name]["num_bytes"] == found["num_bytes"]
+
+
+def test_figures_by_source(data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, other = tmp_path / "text", tmp_path / "other"
+    text.mkdir()
+    for number in range(30):
+        (text / f"{number}.txt").write_text(words(900 + number, 150))
+    prepared = ["--tokenizer", str(data_folder), "--val-fraction", "0.3", "--split", "hash"]
+    assert cli.main(["prep", str(text), "-o", str(other), *prepared]) == 0
+    mixed, run = tmp_path / "mixed", tmp_path / "run"
+    assert cli.main(["mix", str(data_folder), str(other), "-o", str(mixed)]) == 0
+    assert cli.main(["train", str(mixed), "-o", str(run), *TRAINED]) == 0
+    capsys.readouterr()
+
+    def scores(*options: str) -> dict[str, Any]:
+        assert cli.main(["eval", str(run), "--no-floors", "--json", *options]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    whole = scores()
+    for folder in (data_folder, other):
+        alone, part = scores("--data", str(folder)), whole["sources"][folder.name]
+        assert (part["num_bytes"], part["num_tokens"]) == (alone["num_bytes"], alone["num_tokens"])
+        assert part["bits_per_byte"] == pytest.approx(alone["bits_per_byte"], rel=1e-2)  # its windows begin elsewhere
+    bits = sum(part["bits_per_byte"] * part["num_bytes"] for part in whole["sources"].values())
+    assert whole["bits_per_byte"] == pytest.approx(bits / whole["num_bytes"])
+
+
+@pytest.mark.parametrize("task", ["code_suite", "multiple_choice"])
+def test_each_metric_stands_beside_its_highest_floor(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    path = tmp_path / "choices.jsonl"
+    path.write_text(json.dumps({"question": "q", "choices": ["a", "b"], "answer": 1}) + "\n")
+    capsys.readouterr()
+    assert cli.main(["eval", str(run), "--task", f"{task}={path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    name, floor = {"code_suite": ("generation", 5 / 6), "multiple_choice": ("acc", 0.5)}[task]
+    (line,) = (line for line in lines if line.startswith(f"  {name} "))
+    assert float(line.rsplit("highest floor ")[1]) >= round(floor, 3)
 
 
 def test_questions_that_the_context_cannot_hold(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

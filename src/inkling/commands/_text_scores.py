@@ -82,13 +82,15 @@ def _score_split(
     dataset.check_tokenizer(tokenizer)
     split = dataset.filled(settings.split)
 
-    def scored(one: TokenSplit) -> DocumentScores:
-        return _score(model, tokenizer, _windows_of(one, settings, context, dataset.eot_id), progress)
-
-    found = _Found(f"{settings.split} split of {dataset.folder}", scored(split))
+    scores = _score(model, tokenizer, _windows_of(split, settings, context, dataset.eot_id), progress)
+    found = _Found(f"{settings.split} split of {dataset.folder}", scores)
     if len(dataset.parts) > 1:
-        parts = {one.name: one.validation if settings.split == "validation" else one.train for one in dataset.parts}
-        found.sources = {name: scored(one) for name, one in parts.items() if one.num_tokens}
+        start = 0
+        for part in dataset.parts:  # whose documents stand one after another in the split
+            count = (part.validation if settings.split == "validation" else part.train).num_documents
+            if count:
+                found.sources[part.name] = scores.part(slice(start, start + count))
+            start += count
     if settings.floors and settings.split == "validation":
         progress("floors", 0)
         found.floors = floors_of(dataset, tokenizer)

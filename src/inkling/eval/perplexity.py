@@ -72,8 +72,12 @@ class DocumentScores:
             chosen = (self.num_bytes >= low) & (self.num_bytes < high)
             if chosen.any():
                 name = f"{low:,} bytes and more" if high == math.inf else f"{low:,} to {int(high) - 1:,} bytes"
-                found[name] = DocumentScores(self.nats[chosen], self.num_tokens[chosen], self.num_bytes[chosen])
+                found[name] = self.part(chosen)
         return found
+
+    def part(self, chosen: np.ndarray | slice) -> DocumentScores:
+        """Those of some documents."""
+        return DocumentScores(self.nats[chosen], self.num_tokens[chosen], self.num_bytes[chosen])
 
 
 _LENGTHS = (0, 1000, 4000, 16_000, 64_000, math.inf)
