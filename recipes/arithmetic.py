@@ -1,8 +1,9 @@
-"""Sums and differences of four digits, worked out step by step: what to read, what to imitate, what to be asked.
+"""Sums of two numbers of two digits, worked out column by column: what to read, to imitate, to be asked.
 
-    7-2+9-4=   →   5 14 #### 10
+    47+86=   →   13 13 #### 133
 
-The base reads lists of numbers, and no sums. A sum belongs to the demonstrations, the prompts or the test by its hash.
+The ones, the tens with what is carried, the sum. The base reads lists of numbers, and no sums. A sum belongs to the
+demonstrations, the prompts or the test by its hash.
 """
 
 from __future__ import annotations
@@ -16,22 +17,18 @@ PARTS = {"base": (0, 0), "demonstrations": (0, 30), "prompts": (30, 80), "tuning
 
 
 def rows(part: str, seed: int, count: int) -> Iterator[dict[str, object]]:
-    """Rows of one part; of the demonstrations, prompts and tests different ones, of 80,000 in all."""
-    draw, seen = random.Random(f"{part} {seed}"), set()
-    first, last = PARTS[part]
+    """Rows of one part; of the demonstrations, prompts and tests different ones, of 8,100 in all."""
+    draw = random.Random(f"{part} {seed}")
     if part == "base":
         yield from ({"text": _list_of_numbers(draw)} for _ in range(count))
         return
-    while len(seen) < count:
-        steps = [draw.choice("+-") + str(draw.randint(0, 9)) for _ in range(3)]
-        start = draw.randint(0, 9)
-        asked = f"{start}{''.join(steps)}"
-        if not first <= place_of(asked) < last or asked in seen:
-            continue
-        seen.add(asked)
-        totals = [start + sum(map(int, steps[:end])) for end in range(1, 4)]
-        row: dict[str, object] = {"prompt": f"{asked}=", "answer": str(totals[-1])}
-        worked = f"{totals[0]} {totals[1]} #### {totals[2]}"
+    first, last = PARTS[part]
+    sums = [(a, b) for a in range(10, 100) for b in range(10, 100) if first <= place_of((a, b)) < last]
+    draw.shuffle(sums)
+    for a, b in sums[:count]:
+        row: dict[str, object] = {"prompt": f"{a}+{b}=", "answer": str(a + b)}
+        ones = a % 10 + b % 10
+        worked = f"{ones} {a // 10 + b // 10 + ones // 10} #### {a + b}"
         yield {**row, "completion": worked} if part == "demonstrations" else row
 
 

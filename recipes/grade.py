@@ -15,6 +15,7 @@ import json
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from inkling import rewards
 
@@ -41,12 +42,16 @@ def _answer_of(row: dict[str, object]) -> str:
     return str(messages[-1]["content"] if isinstance(messages, list) else row["completion"])
 
 
-def graded(run: str, test: Path, name: str, num_tokens: int, form: str, temperature: str = "0") -> dict[str, object]:
+def graded(run: str, test: Path, name: str, num_tokens: int, form: str, temperature: str = "0") -> dict[str, Any]:
     """What `inkling sample` says of a run."""
     asked = ["inkling", "sample", f"runs/{run}", str(test), "--rewards", name, "--temperature", temperature]
     told = subprocess.check_output([*asked, "--form", form, "-n", str(num_tokens), "--json"], text=True)
-    found: dict[str, object] = json.loads(told)
+    found: dict[str, Any] = json.loads(told)
     return found
+
+
+def _shares(name: str, told: dict[str, Any]) -> dict[str, object]:
+    return {name: round(told["reward"], 4), f"{name}_interval": [round(end, 4) for end in told["interval"]]}
 
 
 def curve(seed: int, runs: list[str]) -> None:
@@ -76,14 +81,13 @@ def main() -> None:
     found["floor"] = round(floor(given.test, Path("demonstrations.jsonl"), given.rewards), 4)
     for run in given.runs:
         told = graded(run, given.test, given.rewards, given.max_tokens, given.form)
-        found[run] = round(float(str(told["reward"])), 4)
-        found[f"{run}_interval"] = told["interval"]
+        found |= _shares(run, told)
         warnings = json.loads((Path("runs") / run / "run.json").read_text(encoding="utf-8"))["results"].get("warnings")
         if warnings:
             found[f"{run}_warned"] = len(warnings)
         if given.style:
             told = graded(run, given.test, given.style, given.max_tokens, given.form, "1")
-            found[f"{run}_style"] = round(float(str(told["reward"])), 4)
+            found |= _shares(f"{run}_style", told)
     curve(given.seed, given.runs)
     print(json.dumps(found))
 
