@@ -23,9 +23,25 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var
 ul { margin: 0; padding-left: 1.1rem; }
 figure { margin: 1rem 0; }
 figcaption, .soft { opacity: .75; font-size: .9em; }
-svg { width: 100%; min-width: 34rem; height: auto; font: 12px system-ui, sans-serif; }
+td.number small { display: block; white-space: normal; opacity: .75; }
+code.short { white-space: nowrap; }
+svg { width: 100%; height: auto; overflow: visible; font: 12px system-ui, sans-serif; }
 svg text { fill: currentColor; }
 svg .grid { stroke: currentColor; stroke-opacity: .15; }
+svg * { vector-effect: non-scaling-stroke; }
+svg .mark { stroke: var(--c); fill: none; stroke-width: 2; }
+.legend span { white-space: nowrap; margin-left: 1rem; } .legend i { border-bottom: 4px solid var(--c);
+  display: inline-block; width: .8rem; margin-right: .4rem; vertical-align: middle; }
+.row { display: grid; grid-template-columns: minmax(0, 17rem) 1fr 11rem; column-gap: .8rem;
+  font-size: .85em; line-height: 1.25; }
+.row span { align-self: center; } .row .name { text-align: right; overflow-wrap: anywhere; padding: .2rem 0; }
+.row .track { align-self: stretch; position: relative; min-height: 1.6rem; margin: 0 .6rem; }
+.track > * { position: absolute; }
+.track .grid { top: 0; bottom: 0; border-left: 1px solid var(--line); }
+.track .whisker { top: 50%; height: 2px; margin-top: -1px; background: var(--c); }
+.track .dot { top: 50%; width: .6rem; height: .6rem; margin: -.3rem; border-radius: 50%; background: var(--c); }
+.track .floor { top: 15%; bottom: 15%; margin-left: -1px; border-left: 3px solid var(--c); }
+.axis small { transform: translateX(-50%); }
 .s0 { --c: #4a6fa5; } .s1 { --c: #c2693d; } .s2 { --c: #4f8f5b; }
 .s3 { --c: #8a63a8; } .s4 { --c: #a8963a; } .s5 { --c: #a04a62; }
 @media (prefers-color-scheme: dark) {
@@ -33,11 +49,14 @@ svg .grid { stroke: currentColor; stroke-opacity: .15; }
   .s0 { --c: #8fb0e0; } .s1 { --c: #e6a077; } .s2 { --c: #8cc898; }
   .s3 { --c: #c0a0dd; } .s4 { --c: #d8c878; } .s5 { --c: #e08fa5; }
 }
-svg .mark { stroke: var(--c); fill: none; stroke-width: 2; } svg .dot { fill: var(--c); stroke: none; }
+@media (max-width: 40rem) {
+  th, td { padding: .3rem; font-size: .85em; } svg { font-size: 22px; }
+  .row { grid-template-columns: 1fr auto; } .row .name { text-align: left; }
+  .row .track { grid-row: 2; grid-column: 1 / 3; }
+}
 """
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 56, 34, 14
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 260, 72, 34, 14
 _NUM_STYLES = 6
-_LABEL = 44  # letters that fit beside a plot of intervals
 
 
 def write_page(path: Path, title: str, sections: Sequence[str]) -> None:
@@ -92,19 +111,14 @@ def curves(title: str, series: Mapping[str, Points], *, x: str, y: str) -> str:
         parts.append(f'<text x="{_LEFT - 6}" y="{place + 4:.1f}" text-anchor="end">{value:g}</text>')
     for value, place in x_ticks:
         parts.append(f'<text x="{place:.1f}" y="{_HEIGHT - 16}" text-anchor="middle">{value:,g}</text>')
+    legend = [f"{escape(y)} by {escape(x)}"]
     for number, (name, points) in enumerate(series.items()):
         line = " ".join(f"{to_x(a):.1f},{max(to_y(b), _TOP):.1f}" for a, b in _thinned(points))
         style = f"s{number % _NUM_STYLES}"
         parts.append(f'<g class="{style}"><polyline class="mark" points="{line}"/></g>')
-        label_y = _TOP + 16 * number + 4
-        parts.append(
-            f'<g class="{style}"><rect class="dot" x="{_WIDTH - 190}" y="{label_y - 8}" width="12" height="4"/></g>'
-            f'<text x="{_WIDTH - 172}" y="{label_y}">{escape(name[:28])}</text>'
-        )
-    parts.append(f'<text x="{_WIDTH - 10}" y="{_HEIGHT - 2}" text-anchor="end">{escape(x)}</text>')
-    parts.append(f'<text x="2" y="11">{escape(y)}</text>')
+        legend.append(f'<span class="{style}"><i></i>{escape(name)}</span>')
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    return f'<h2>{escape(title)}</h2>\n<figure><div class="scroll">{svg}</div></figure>'
+    return f'<h2>{escape(title)}</h2>\n<figure>{svg}<figcaption class="legend">{" ".join(legend)}</figcaption></figure>'
 
 
 def intervals(
@@ -112,35 +126,40 @@ def intervals(
     rows: Sequence[tuple[str, float, float, float]],
     *,
     colours: Mapping[str, int] | None = None,
+    floors: Mapping[str, float] | None = None,
     caption: str = "",
 ) -> str:
-    """A plot of values with their intervals, a row each: name, value, low, high.
+    """A plot of values with their intervals, a row each: name, value, low, high (both the value where there is none).
 
     Args:
         colours: Number of the colour of each name. Default: all differ.
+        floors: A mark in the row of each name.
     """
     rows = [row for row in rows if math.isfinite(row[1])]
     if not rows:
         return ""
-    ends = [end for row in rows for end in row[1:] if math.isfinite(end)]
-    left, height = 300, 26 * len(rows) + 30
-    span = max(ends) - min(ends) or 1.0
-    to_x, ticks = _axis(min(ends) - 0.05 * span, max(ends) + 0.05 * span, left, _WIDTH - 20)
+    ends = [end for row in rows for end in row[1:]] + list((floors or {}).values())
+    pad = 0.05 * (max(ends) - min(ends) or 1.0)
+    to_x, ticks = _axis(min(ends) - pad, max(ends) + pad, 0, 100)
+    grid = "".join(f'<i class="grid" style="left:{place:.2f}%"></i>' for _, place in ticks)
     parts = []
-    for value, place in ticks:
-        parts.append(f'<line class="grid" x1="{place:.1f}" x2="{place:.1f}" y1="4" y2="{height - 22}"/>')
-        parts.append(f'<text x="{place:.1f}" y="{height - 6}" text-anchor="middle">{value:g}</text>')
     for number, (name, value, low, high) in enumerate(rows):
-        y, style = 18 + 26 * number, (number if colours is None else colours.get(name, 0)) % _NUM_STYLES
-        label = escape(name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…")
-        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
-        whisker = f'<line class="mark" x1="{to_x(low):.1f}" x2="{to_x(high):.1f}" y1="{y}" y2="{y}"/>'
-        whisker = whisker if math.isfinite(low) and math.isfinite(high) else ""
-        dot = f'<circle class="dot" cx="{to_x(value):.1f}" cy="{y}" r="4.5"/>'
-        parts.append(f'<g class="s{style}">{whisker}{dot}</g>')
-    svg = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<h2>{escape(title)}</h2>\n<figure><div class="scroll">{svg}</div>{said}</figure>'
+        style = f"s{(number if colours is None else colours.get(name, 0)) % _NUM_STYLES}"
+        marks = f'<i class="whisker {style}" style="left:{to_x(low):.2f}%;width:{to_x(high) - to_x(low):.2f}%"></i>'
+        if floors and name in floors:
+            marks += f'<i class="floor s1" style="left:{to_x(floors[name]):.2f}%"></i>'
+        marks += f'<i class="dot {style}" style="left:{to_x(value):.2f}%"></i>'
+        said = f"{value:.3f}" if low == high else f"{value:.3f} ({low:.3f} to {high:.3f})"
+        parts.append(_row(escape(name), grid + marks, said))
+    axis = "".join(f'<small style="left:{place:.2f}%">{value:g}</small>' for value, place in ticks)
+    parts.append(_row("", axis, "", kind="row axis"))
+    told = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<h2>{escape(title)}</h2>\n<figure>{''.join(parts)}{told}</figure>"
+
+
+def _row(name: str, track: str, value: str, kind: str = "row") -> str:
+    parts = (f'<span class="{of}">{content}</span>' for of, content in (("name", name), ("track", track), ("", value)))
+    return f'<div class="{kind}">{"".join(parts)}</div>\n'
 
 
 def _thinned(points: Points, most: int = 600) -> Points:

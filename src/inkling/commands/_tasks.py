@@ -165,14 +165,12 @@ def print_task(content: dict[str, Any]) -> None:
     """A small table: each metric with its interval and its highest floor, then all floors of the task's own metric."""
     count = content["num_items"]
     print(f"{content['task']}: {count:,} question{'' if count == 1 else 's'} to {content['subject']}")
-    floors = {name: values for name, values in content["floors"].items() if not name.startswith("ceiling")}
+    highest = tasks.highest_floors(content["headline"], content["floors"])
     for name, one in content["metrics"].items():
         interval = "" if one["low"] is None else f"({one['low']:.3f} to {one['high']:.3f})"
         line = f"  {name:<18} {one['value']:.3f}  {interval:<16}"
-        other = {"": name} if name == content["headline"] else {}  # a floor without a name is of the headline
-        reached = [value for values in floors.values() for of, value in values.items() if other.get(of, of) == name]
-        if reached and "perplexity" not in name:  # of which less would be better
-            line += f"  highest floor {max(reached):.3f}"
+        if name in highest:
+            line += f"  highest floor {highest[name]:.3f}"
         print(line.rstrip())
     for floor, values in content["floors"].items():
         value = values.get(content["headline"], values.get(""))

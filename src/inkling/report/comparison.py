@@ -140,7 +140,7 @@ def write_comparison(path: Path, names: Sequence[str], rows: Sequence[Row], curv
         [
             row.name,
             *(
-                _cell(value) + ("" if difference is None else f"<br>{_said(difference)}")
+                _cell(value) + ("" if difference is None else f"<small>{_said(difference)}</small>")
                 for value, difference in zip(row.values, row.differences, strict=True)
             ),
         ]
@@ -173,9 +173,12 @@ def _cell(value: float | None) -> str:
 
 
 def _said(difference: Difference) -> str:
+    if difference.low == difference.high == 0:
+        return "no difference in any of them"
+    chance = f"p = {difference.p_value:.3f}" if difference.p_value >= 0.001 else "p < 0.001"
     return (
         f"{difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-        f"{', significant' if difference.is_significant else ''}"
+        f"{', significant' if difference.is_significant else ''}, {chance}"
     )
 
 
@@ -189,5 +192,5 @@ def lines_of(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
         found.append(f"{row.name:<{width}}{cells}")
         for name, difference in zip(names, row.differences, strict=True):
             if difference is not None:
-                found.append(f"{'':<{width}}    {name}: {_said(difference)}, p = {difference.p_value:.3f}")
+                found.append(f"{'':<{width}}    {name}: {_said(difference)}")
     return found

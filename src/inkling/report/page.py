@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inkling import pages
+from inkling.eval.tasks import highest_floors
 
 _MAX_SOURCES = 12
 _CHECKS = {"same": "as it was", "changed": "has changed since", "missing": "is not there", "unknown": "not checked"}
@@ -93,8 +94,10 @@ def _task(found: Mapping[str, Any]) -> str:
         if value is not None:
             rows.append((floor, value, value, value))
             colours[floor] = 2 if floor.startswith("ceiling") else 1
-    title = f"{found['task']}: this run, and its floors ({headline})"
-    return pages.intervals(title, rows, colours=colours, caption=f"{found['num_items']:,} questions. {found['note']}")
+    highest = highest_floors(headline, found["floors"])
+    told = f" An upright mark is a figure's highest floor; below stand all floors of {headline}." if highest else ""
+    caption = f"{found['num_items']:,} questions.{told} {found['note']}"
+    return pages.intervals(f"{found['task']}: {headline}", rows, colours=colours, floors=highest, caption=caption)
 
 
 def _three(one: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -154,7 +157,7 @@ def _lineage(links: Sequence[Mapping[str, Any]]) -> str:
         [
             escape(link["kind"]),
             f"<code>{escape(link['name'])}</code> {escape(link['note'])}",
-            f"<code>{escape(link['sha256'][:12])}</code>",
+            f'<code class="short">{escape(link["sha256"][:12])}</code>',
             _CHECKS[link["check"]],
         ]
         for link in links

@@ -19,7 +19,19 @@ from inkling.eval.statistics import Estimate, estimate, pass_at_k
 from inkling.eval.subject import Subject, Writing
 from inkling.sandbox import Sandbox
 
-__all__ = ["Item", "Options", "Result", "Task", "evaluate", "load", "named", "names", "read_lines", "read_samples"]
+__all__ = [
+    "Item",
+    "Options",
+    "Result",
+    "Task",
+    "evaluate",
+    "highest_floors",
+    "load",
+    "named",
+    "names",
+    "read_lines",
+    "read_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,23 @@ def evaluate(task: Task, items: Sequence[Item], subject: Subject, options: Optio
         Writing(options.max_tokens or task.MAX_TOKENS, task.STOP, options.samples, options.temperature, options.seed),
     )
     return task.judge(items, answers, options)
+
+
+def highest_floors(headline: str, floors: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The highest floor of each metric, but of perplexities, of which less would be better.
+
+    Args:
+        headline: The metric whose floors may have no name.
+        floors: Name → metric → value, ceilings among them.
+    """
+    found: dict[str, float] = {}
+    for name, values in floors.items():
+        if not name.startswith("ceiling"):
+            for metric, value in values.items():
+                metric = metric or headline
+                if "perplexity" not in metric:
+                    found[metric] = max(value, found.get(metric, value))
+    return found
 
 
 # ---------------------------------------------------------------- what tasks share
