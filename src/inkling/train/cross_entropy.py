@@ -19,6 +19,8 @@ CHUNK_BYTES = 32 << 20
 """Of the logits of a chunk: small enough for the last cache of a CPU, large enough for a fast product."""
 SLICE_BYTES = 2 << 20
 """Of the logits that a CPU holds in fp32 at once: all passes over them find them in its fast caches."""
+HEAD_SLICE_BYTES = 8 << 20
+"""Of the head's gradient that a CPU adds a product to at once: torch copies what has another type, whole."""
 
 
 def summed_cross_entropy(hidden: Tensor, head_weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
@@ -64,12 +66,14 @@ class _Chunked(torch.autograd.Function):
             grad = part @ weight.T  # logits, which become their own gradients
             nats = [
                 _differentiate(some, their_targets, softcap)
-                for some, their_targets in zip(*_slices(grad, targets[chunk]), strict=True)
+                for some, their_targets in zip(*_slices(SLICE_BYTES, grad, targets[chunk]), strict=True)
             ]
             loss += (torch.cat(nats) * predicted[chunk]).sum()
             hidden_grad[chunk] = (grad @ weight).mul_(predicted[chunk])
             if head_grad is not None:
-                head_grad += grad.T @ (part * predicted[chunk])
+                part = part * predicted[chunk]
+                for total, some in zip(*_slices(HEAD_SLICE_BYTES, head_grad, grad.T), strict=True):
+                    total += some @ part
         ctx.save_for_backward(hidden_grad, None if head_grad is None else head_grad.to(head_weight.dtype))
         return loss
 
@@ -82,12 +86,15 @@ class _Chunked(torch.autograd.Function):
         return hidden_grad, head_grad, None, None
 
 
-def _slices(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Rows that a CPU takes at once; all of them where one kernel does everything, or kernels are to be few."""
-    logits = tensors[0]
-    rows = len(logits)
-    if logits.device.type == "cpu" and not torch.compiler.is_compiling():
-        rows = max(1, SLICE_BYTES // (4 * logits.shape[1]))
+def _slices(num_bytes: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Rows that a CPU takes at once, of which the first tensor's have so many bytes in fp32.
+
+    All of them where one kernel does everything, or kernels are to be few.
+    """
+    first = tensors[0]
+    rows = len(first)
+    if first.device.type == "cpu" and not torch.compiler.is_compiling():
+        rows = max(1, num_bytes // (4 * first.shape[1]))
     return [torch.split(tensor, rows) for tensor in tensors]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from inkling import checkpoint, models
+from inkling import checkpoint, machine, models
 from inkling.checkpoint import RunRecord
 from inkling.data.loader import Batch, sequential_windows
 from inkling.data.shards import Dataset, manifest_sha256
@@ -97,6 +97,7 @@ class PretrainingRun(Run):
             self.report.note(describe(models.read_config(self.choices["model_config"]), self.tokenizer))
         if record is None:
             self.choices |= self.world.from_main(self._time() if world.is_main else None)
+            machine.give_back_freed_memory()
         self.model = choose.build_model(settings, self.choices, self.device)
         if record is None and settings.start_from is not None:
             weights, _ = read_tensors(settings.start_from / checkpoint.WEIGHTS_FILE, verify=False)
@@ -125,6 +126,7 @@ class PretrainingRun(Run):
         model = choose.build_model(settings, self.choices, self.device)
         timed = choose.time_choices(settings, self.choices, model, self.windows, say, self.world)
         del model  # the forecast builds another one
+        machine.give_back_freed_memory()
         with threads(timed["num_threads"]), models.attention_kernel(timed["attention"]), deterministic():
             expected = forecast.forecast(
                 settings,
@@ -324,6 +326,8 @@ class PretrainingRun(Run):
 
     def _finish(self, session: Session) -> None:
         """Score the best weights over the whole validation split and draw the curve."""
+        session.trainer.optimizer.state.clear()  # as large as two models, and on the disk
+        machine.give_back_freed_memory()
         weights, _ = read_tensors(self.run / checkpoint.WEIGHTS_FILE, verify=True)
         with torch.no_grad():
             self.model.load_state_dict({name: tensor.to(self.device) for name, tensor in weights.items()})
