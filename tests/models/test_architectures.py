@@ -188,8 +188,6 @@ def test_packed_documents_equal_separate_ones(model: LanguageModel) -> None:
 
 def test_branches_are_whole_texts(model: LanguageModel) -> None:
     """Outputs and gradients of texts that begin alike, their beginnings computed once, are those of each by itself."""
-    if not model.only_attention_mixes:
-        pytest.skip("its tokens look at their neighbours in the row")
     texts, beginnings, branches = random_ids(5, 20), [9, 1, 4], [(0, 11), (0, 3), (1, 8), (0, 1), (1, 2)]
     wholes = [torch.cat((texts[n][: beginnings[n]], texts[at][20 - size :])) for at, (n, size) in enumerate(branches)]
     wholes.append(texts[2][:4])  # nothing follows the last beginning

@@ -13,7 +13,7 @@ from inkling import peft, rewards
 from inkling.errors import ConfigError, TrainingError
 from inkling.infer.blocks import BLOCK
 from inkling.infer.completing import Completing
-from inkling.infer.engine import Engine, EngineLimits, can_compute
+from inkling.infer.engine import Engine, EngineLimits
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel
 from inkling.quantize._modules import PackedMatrix
@@ -62,8 +62,6 @@ def rollout_fn(tokenizer: Tokenizer) -> RolloutFn:
         seeds: Sequence[int],
         pictures: Sequence[Sequence[np.ndarray]] = (),
     ) -> list[Rollout]:
-        if not can_compute(model):
-            raise ConfigError(f"{model.config.model_type} models cannot answer many prompts at once: take another one")
         at_once = min(_MAX_SEQUENCES, len(prompts))
         blocks = sum(sorted(-(-(len(ids) + max_tokens) // BLOCK) + 1 for ids in prompts)[-at_once:])
         with ready_to_answer(model):

@@ -15,7 +15,7 @@ from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.data.pictures import read_picture
 from inkling.errors import DataError, InklingError
 from inkling.infer.completing import Completing
-from inkling.infer.engine import Engine, can_compute
+from inkling.infer.engine import Engine
 from inkling.infer.generate import check_room, generate
 from inkling.infer.sampling import SamplingParams
 from inkling.models import LanguageModel, SeeingModel
@@ -94,7 +94,7 @@ class _Talk:
         stop = [] if tokenizer.chat_template is not None else [f"\n{settings.user}:"]
         known = settings.model_dump(include=set(SamplingParams.model_fields) - {"stop"})
         self._params = SamplingParams(**known, stop=[*settings.stop, *stop])
-        self._engine = Engine(model, tokenizer) if can_compute(model) and self._params.kv_cache == "full" else None
+        self._engine = Engine(model, tokenizer) if self._params.kv_cache == "full" else None
 
     def forget(self) -> None:
         """Begin anew."""

@@ -104,7 +104,7 @@ class Completing:
         self.num_computed = 0
         self.num_cached = 0
         self.blocks: list[int] = []
-        self.held: tuple[int, Tensor, Tensor] | None = None
+        self.held: tuple[int, list[Tensor]] | None = None
         self.siblings: list[Completing] = []
         """Of the same prompt, which begin when it is computed."""
         self.guesses: list[int] = []

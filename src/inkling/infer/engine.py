@@ -46,11 +46,6 @@ class EngineLimits:
     few_sequences: int = 2
 
 
-def can_compute(model: LanguageModel) -> bool:
-    """Whether the engine has a way to compute several sequences of this model at once."""
-    return model.only_attention_mixes
-
-
 class Engine:
     """Completions of one model, computed together.
 
@@ -62,16 +57,11 @@ class Engine:
     Attributes:
         native: The compiled step, if there is one.
         why_not_native: Why there is none.
-
-    Raises:
-        ModelError: The model cannot be computed in one row with others.
     """
 
     def __init__(
         self, model: LanguageModel, tokenizer: Tokenizer, limits: EngineLimits | None = None, *, native: bool = True
     ) -> None:
-        if not can_compute(model):
-            raise ModelError("speedrun looks back over earlier tokens in its own way, and is not served: use generate")
         keep_packed(model)
         self.model = model
         self.tokenizer = tokenizer

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inkling.infer.blocks import BLOCK
@@ -27,18 +28,28 @@ class PagedMemory:
         shape = (config.num_hidden_layers, num_blocks, BLOCK, heads)
         self.keys = torch.zeros(*shape, key_dim, dtype=dtype, device=device)
         self.values = torch.zeros(*shape, value_dim, dtype=dtype, device=device)
+        self._rows: dict[str, Tensor] = {}
         windows = [config.window(layer) for layer in range(config.num_hidden_layers)]
         self.window = None if None in windows else max(window for window in windows if window is not None)
 
-    def copy_out(self, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """What blocks hold, for a sequence that has to make room."""
-        index = torch.tensor(blocks, device=self.keys.device)
-        return self.keys[:, index], self.values[:, index]
+    def rows(self, name: str, like: Tensor) -> Tensor:
+        """What else a model keeps of each token, under a name, (N, 64, C); like (…, C)."""
+        if name not in self._rows:
+            with torch.inference_mode(mode=False):  # as the others are, which are filled outside a pass too
+                self._rows[name] = like.new_zeros(*self.keys.shape[1:3], like.shape[-1])
+        return self._rows[name]
 
-    def copy_in(self, blocks: Sequence[int], held: tuple[Tensor, Tensor]) -> None:
+    def copy_out(self, blocks: Sequence[int]) -> list[Tensor]:
+        """What blocks hold, for a sequence that has to make room; the number of blocks is the second dimension."""
+        index = torch.tensor(blocks, device=self.keys.device)
+        return [self.keys[:, index], self.values[:, index], *(rows[None, index] for rows in self._rows.values())]
+
+    def copy_in(self, blocks: Sequence[int], held: Sequence[Tensor]) -> None:
         """Put it back, into other blocks."""
         index = torch.tensor(blocks, device=self.keys.device)
-        self.keys[:, index], self.values[:, index] = held
+        places = (self.keys, self.values, *(rows[None] for rows in self._rows.values()))
+        for memory, kept in zip(places, held, strict=True):
+            memory[:, index] = kept
 
 
 @dataclass(frozen=True)
@@ -78,11 +89,7 @@ class PagedStep(PlacedTokens):
         device = memory.keys.device
         places = [torch.arange(piece.start, piece.end) for piece in pieces]
         super().__init__(torch.cat([*places, torch.zeros(num_padding, dtype=torch.long)]).to(device))
-        slots = [
-            torch.tensor(piece.blocks)[place // BLOCK] * BLOCK + place % BLOCK
-            for piece, place in zip(pieces, places, strict=True)
-        ]
-        self._new_slots = torch.cat(slots).to(device)
+        self._new_slots = torch.cat([_slots(piece, 0) for piece in pieces]).to(device)
         self._masks = {
             (piece.count, piece.end): _mask(piece).to(device) for piece in pieces if 1 < piece.count < piece.end
         }
@@ -113,6 +120,17 @@ class PagedStep(PlacedTokens):
             outputs.append(queries.new_zeros(1, self._num_padding, outputs[0].shape[-1]))
         return torch.cat(outputs, dim=1)
 
+    def earlier(self, name: str, x: Tensor, count: int) -> list[Tensor]:
+        """Store `x`, (1, T, C), and find what stood 1 to `count` tokens before each in its sequence, (1, T, C) each."""
+        rows = self._memory.rows(name, x).flatten(0, 1)  # (N · 64, C)
+        rows[self._new_slots] = x[0, : len(self._new_slots)]
+        found = []
+        for lag in range(1, count + 1):
+            slots = torch.cat([_slots(piece, lag) for piece in self._pieces]).to(x.device)
+            before = rows[slots] * (slots >= 0)[:, None]
+            found.append(F.pad(before, (0, 0, 0, self._num_padding))[None])
+        return found
+
     @staticmethod
     def _seen(memory: Tensor, piece: Piece, first: int) -> Tensor:
         """Keys or values from block `first` of a sequence on, (1, K, S, D), in place where blocks lie side by side."""
@@ -122,6 +140,12 @@ class PagedStep(PlacedTokens):
         else:
             together = memory[torch.tensor(blocks, device=memory.device)]
         return together.flatten(0, 1)[: piece.end - first * BLOCK].transpose(0, 1)[None]
+
+
+def _slots(piece: Piece, lag: int) -> Tensor:
+    """Where what is so many tokens before each new one is kept, (T); -1: its sequence had not begun."""
+    places = torch.arange(piece.start - lag, piece.end - lag)
+    return torch.where(places >= 0, torch.tensor(piece.blocks)[places // BLOCK] * BLOCK + places % BLOCK, -1)
 
 
 def _mask(piece: Piece) -> Tensor:

@@ -50,20 +50,20 @@ class Room:
                 self._pool.give_back([sequence.blocks[place]])
                 sequence.blocks[place] = _PASSED
 
-    def held(self, sequence: Completing) -> tuple[int, Tensor, Tensor]:
+    def held(self, sequence: Completing) -> tuple[int, list[Tensor]]:
         """Copies of what a sequence has: how many of its blocks are passed, and what the others hold."""
         num_passed = sequence.blocks.count(_PASSED)
-        return (num_passed, *self._memory.copy_out(sequence.blocks[num_passed:]))
+        return num_passed, self._memory.copy_out(sequence.blocks[num_passed:])
 
     def bring_back(self, sequence: Completing) -> bool:
         """Blocks for a sequence that was copied out, and what they held; False when there are too few."""
         assert sequence.held is not None
-        num_passed, keys, values = sequence.held
+        num_passed, kept = sequence.held
         sequence.blocks = [_PASSED] * num_passed
         if not self.extend(sequence, sequence.num_computed + 1):
             sequence.blocks = []
             return False
-        self._memory.copy_in(sequence.blocks[num_passed : num_passed + keys.shape[1]], (keys, values))
+        self._memory.copy_in(sequence.blocks[num_passed : num_passed + kept[0].shape[1]], kept)
         sequence.held = None
         return True
 

@@ -6,6 +6,7 @@ of up to L tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class Branches(PlacedTokens):
         places = [*(torch.arange(size) for size in beginnings), *(torch.arange(start, end) for start, end in ends)]
         super().__init__(torch.cat(places).to(device))
         self._sizes = [sum(beginnings), sum(size for _, size in branches)]
+        self._before = self._predecessors(beginnings, branches).to(device)
         self._stems = _Rows(beginnings, device)
         self._rests = _Rows([size for _, size in branches], device) if branches else None
         if not branches:
@@ -46,6 +48,26 @@ class Branches(PlacedTokens):
         queries = starts + torch.arange(L)  # (S, L): places
         keys = torch.cat((torch.arange(P).expand(len(branches), -1), queries), dim=1)
         self._distance = (queries[:, :, None] - keys[:, None, :])[:, None].to(device)  # as the mask
+
+    @staticmethod
+    def _predecessors(beginnings: Sequence[int], branches: Sequence[tuple[int, int]]) -> Tensor:
+        """Where in the row the token before each one is, (T); -1: it begins its text."""
+        before = torch.arange(-1, sum(beginnings) + sum(size for _, size in branches) - 1)
+        starts = list(itertools.accumulate(beginnings, initial=0))
+        before[starts[:-1]] = -1
+        at = starts[-1]
+        for number, size in branches:
+            before[at] = starts[number + 1] - 1
+            at += size
+        return before
+
+    def earlier(self, name: str, x: Tensor, count: int) -> list[Tensor]:
+        """What stood 1 to `count` tokens before each in its text, (1, T, C) each."""
+        found, index = [], self._before
+        for _ in range(count):
+            found.append(x[:, index] * (index >= 0)[:, None])
+            index = torch.where(index >= 0, self._before[index], -1)
+        return found
 
     def attend(
         self,

@@ -84,15 +84,15 @@ class KVCache:
         """Where the new tokens stand for rotary positions, (T): only distances count, so slots do."""
         return torch.arange(self.length, self.length + num_tokens, device=self.device)
 
-    def swap_recent(self, name: str, x: Tensor, width: int) -> Tensor:
-        """The last `width` rows of what was given under this name before, (B, width, C), zeros where there was less.
+    def earlier(self, name: str, x: Tensor, count: int) -> list[Tensor]:
+        """What stood 1 to `count` tokens before each of `x`, (B, T, C) each, zeros where a text had not begun.
 
-        Keeps the end of `x`, (B, T, C), for the next time: all that a convolution over time needs of the past.
+        Before `x` stood what was given under this name in the passes before. All that a convolution over time needs.
         """
-        before = self._recent.get(name, x.new_zeros(x.shape[0], width, x.shape[2]))
-        both = torch.cat((before, x), dim=1)
-        self._recent[name] = both[:, both.shape[1] - width :]
-        return before
+        before = self._recent.get(name, x.new_zeros(x.shape[0], count, x.shape[2]))
+        both = torch.cat((before, x), dim=1)  # (B, count + T, C)
+        self._recent[name] = both[:, both.shape[1] - count :]
+        return [both[:, count - lag : both.shape[1] - lag] for lag in range(1, count + 1)]
 
     def is_text(self, num_tokens: int) -> Tensor | None:
         """Which of the new slots are not padding, (B, T); None when all rows are of one length."""

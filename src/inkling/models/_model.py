@@ -21,8 +21,6 @@ class LanguageModel(nn.Module, ABC):
     """
 
     config: ModelConfig
-    only_attention_mixes: bool = True
-    """Whether tokens meet others in attention alone, so that what `PlacedTokens` lets them see is all they see."""
 
     @abstractmethod
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:

@@ -165,7 +165,6 @@ class Model(SeeingModel):
         self.vision_tower = Tower(config.vision_config)
         self.multi_modal_projector = Projector(config.vision_config.hidden_size, config.hidden_size)
         self.language_model = decoder
-        self.only_attention_mixes = decoder.only_attention_mixes
 
     @property
     def head(self) -> nn.Module:

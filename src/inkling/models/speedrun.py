@@ -45,22 +45,15 @@ class ShortConvolution(nn.Module):
         super().__init__()
         self.taps = nn.ParameterList(nn.Parameter(torch.zeros(hidden_size)) for _ in range(kernel))
 
-    def forward(self, x: Tensor, before: Tensor, visible: Sequence[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """(B, T, C) -> (B, T, C).
 
         Args:
-            before: What stood before `x`, (B, kernel - 1, C); zeros at the start of a text.
-            visible: For each tap after the first, (B, T, 1): 0 where it would look into another document.
+            earlier: What stood 1, 2, … tokens before each, (B, T, C) each; zeros before the start of its text.
         """
-        T = x.shape[1]
-        padded = torch.cat((before.to(x.dtype), x), dim=1)  # (B, kernel - 1 + T, C)
         mixed: Tensor = x * (1 + self.taps[0].to(x.dtype))
-        for lag, tap in enumerate(self.taps[1:], start=1):
-            start = before.shape[1] - lag
-            shifted = padded[:, start : start + T]
-            if visible is not None:
-                shifted = shifted * visible[lag - 1]
-            mixed = mixed + shifted * tap.to(x.dtype)
+        for before, tap in zip(earlier, self.taps[1:], strict=True):
+            mixed = mixed + before.to(x.dtype) * tap.to(x.dtype)
         return mixed
 
 
@@ -92,15 +85,22 @@ class Recent:
         self.is_text = None if cache is None else cache.is_text(num_tokens)
 
     def mix(self, convolution: nn.Module, name: str, x: Tensor) -> Tensor:
-        """Apply a convolution to its input, (B, T, C), and keep the end of the input for what comes next."""
+        """Apply a convolution to its input, (B, T, C), which a cache keeps for what comes next."""
         if self.is_text is not None:
             x = x * self.is_text[..., None]
         if self.cache is not None:
-            before = self.cache.swap_recent(name, x, self.kernel - 1)
+            earlier = self.cache.earlier(name, x, self.kernel - 1)
         else:
-            before = x.new_zeros(x.shape[0], self.kernel - 1, x.shape[2])
-        mixed: Tensor = convolution(x, before, self.visible)
+            earlier = [_shifted(x, lag) for lag in range(1, self.kernel)]
+        if self.visible is not None:
+            earlier = [before * seen for before, seen in zip(earlier, self.visible, strict=True)]
+        mixed: Tensor = convolution(x, earlier)
         return mixed
+
+
+def _shifted(x: Tensor, lag: int) -> Tensor:
+    """What stands `lag` places before each, zeros at the start, (B, T, C) -> (B, T, C)."""
+    return F.pad(x, (0, 0, lag, 0))[:, : x.shape[1]]
 
 
 def _same_document(segment_ids: Tensor, lag: int) -> Tensor:
@@ -114,7 +114,6 @@ class Model(Decoder):
 
     config: Config
     block = SpeedrunBlock
-    only_attention_mixes = False
 
     def _memory(self, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> Recent:
         return Recent(self.config.conv_kernel, num_tokens, segment_ids, cache)

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from inkling.models import Branches, LanguageModel
+from inkling.models import Branches
 from inkling.train.sequences import Sequences, Tokens
 
 
-def can_branch(model: LanguageModel, items: Sequence[Sequence[Tokens]]) -> bool:
+def can_branch(items: Sequence[Sequence[Tokens]]) -> bool:
     """Whether it is possible, and of any use: some item has several sequences, and no picture is in them."""
     has_several = any(len(item) > 1 for item in items)
     has_pictures = any(len(one.pictures) for item in items for one in item)
-    return model.only_attention_mixes and has_several and not has_pictures
+    return has_several and not has_pictures
 
 
 def num_shared(item: Sequence[Tokens]) -> int:

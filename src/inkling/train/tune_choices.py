@@ -61,7 +61,7 @@ def choose(
         raise ConfigError(f"{batch_size} a step cannot be shared by {world.size} devices: give another --batch-size")
     steps = _steps(settings, num_items, batch_size)
     rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
-    pack, share = settings.packing == "yes", settings.packing == "auto" and can_branch(model, items)
+    pack, share = settings.packing == "yes", settings.packing == "auto" and can_branch(items)
     if settings.packing == "auto" and not share and not learns_from_rewards:
         pack = packing_pays([one for item in items for one in item], batch_size)
     passes = f", {steps:,} steps: {steps * batch_size / num_items:.2g} passes" if steps else ""
