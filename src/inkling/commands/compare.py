@@ -9,7 +9,7 @@ from typing import Any
 
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.errors import ConfigError
-from inkling.report.comparison import compare, has_different_tokenizers, lines_of, write_comparison
+from inkling.report.comparison import compare, lines_of, notes_of, write_comparison
 from inkling.report.facts import facts_of
 
 
@@ -38,16 +38,16 @@ def run(settings: Settings) -> None:
     """Read, compare, print."""
     facts = [_facts(path) for path in settings.runs]
     names = _names(settings.runs)
-    rows = compare(facts)
+    rows, notes = compare(facts), notes_of(facts)
     if settings.out is not None:
         curves = {name: one["curve"]["val_bits_per_byte"] for name, one in zip(names, facts, strict=True)}
-        write_comparison(settings.out, names, rows, curves)
+        write_comparison(settings.out, names, rows, curves, notes)
     if settings.as_json:
-        print(json.dumps({"runs": names, "rows": [row.as_dict() for row in rows]}))
+        print(json.dumps({"runs": names, "rows": [row.as_dict() for row in rows], "notes": notes}))
         return
     print("\n".join(lines_of(names, rows)))
-    if has_different_tokenizers(facts):
-        print("perplexity is left out: the tokenizers differ; bits per byte may be compared", file=sys.stderr)
+    for note in notes:
+        print(note, file=sys.stderr)
     if settings.out is not None:
         print(settings.out)
 

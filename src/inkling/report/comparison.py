@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,19 @@ def compare(all_facts: Sequence[Mapping[str, Any]]) -> list[Row]:
     """
     if len(all_facts) < 2:
         raise ConfigError("give two runs at least, such as: inkling compare runs/a runs/b")
+    texts = _texts(all_facts)
     rows = [
         _plain("parameters", [facts["num_parameters"] for facts in all_facts]),
         _plain("seconds of training", [facts["cost"]["seconds_of_training"] for facts in all_facts]),
-        _text([facts["evaluations"].get("text") for facts in all_facts]),
-        _perplexity(all_facts),
+        _text(texts),
+        _plain("perplexity", [None if one is None else one["perplexity"] for one in texts]),
     ]
     names = sorted({name for facts in all_facts for name in facts["evaluations"]} - {"text"})
     for name in names:
         rows += _task(name, [facts["evaluations"].get(name) for facts in all_facts])
-    return [row for row in rows if row is not None and any(value is not None for value in row.values)]
+    if _has_different_tokenizers(all_facts):
+        rows = [row for row in rows if "perplexity" not in row.name]
+    return [row for row in rows if any(value is not None for value in row.values)]
 
 
 def _plain(name: str, values: list[float | None]) -> Row:
@@ -95,20 +99,27 @@ def _difference_of_bits(first: tuple[np.ndarray, np.ndarray], second: tuple[np.n
     return Difference(float(bits.sum() / num_bytes.sum()), low, high, signs.p_value)
 
 
-def _perplexity(all_facts: Sequence[Mapping[str, Any]]) -> Row | None:
-    """Only where all have the same tokenizer: what a token is decides what perplexity means."""
+def _texts(all_facts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any] | None]:
+    return [facts["evaluations"].get("text") for facts in all_facts]
+
+
+def _has_different_tokenizers(all_facts: Sequence[Mapping[str, Any]]) -> bool:
+    """What a token is decides what perplexity means; of a tokenizer that is not known nothing can be said."""
     tokenizers = {
         next((link["sha256"] for link in facts["lineage"] if link["kind"] == "tokenizer"), "") for facts in all_facts
     }
-    found = [facts["evaluations"].get("text") for facts in all_facts]
-    if len(tokenizers) > 1 or not tokenizers.pop():
-        return None
-    return _plain("perplexity", [None if one is None else one["perplexity"] for one in found])
+    return tokenizers == {""} or len(tokenizers) > 1
 
 
-def has_different_tokenizers(all_facts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether perplexities must not be compared."""
-    return any(facts["evaluations"].get("text") for facts in all_facts) and _perplexity(all_facts) is None
+def notes_of(all_facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must be known beside the figures."""
+    notes = []
+    texts = [one for one in _texts(all_facts) if one is not None]
+    if texts and _has_different_tokenizers(all_facts):
+        notes.append("perplexity is left out: the tokenizers differ; bits per byte may be compared")
+    if len({(one["num_bytes"], one["num_documents"]) for one in texts}) > 1:
+        notes.append("bits per byte are of different texts: put all to the same with inkling eval RUN --data FOLDER")
+    return notes
 
 
 def _task(name: str, found: Sequence[Mapping[str, Any] | None]) -> list[Row]:
@@ -134,7 +145,9 @@ def _of_items(found: Mapping[str, Any], metric: str) -> dict[tuple[str, str], fl
     return {(item["id"], item.get("question", "")): float(item[metric]) for item in items}
 
 
-def write_comparison(path: Path, names: Sequence[str], rows: Sequence[Row], curves: Mapping[str, pages.Points]) -> None:
+def write_comparison(
+    path: Path, names: Sequence[str], rows: Sequence[Row], curves: Mapping[str, pages.Points], notes: Sequence[str]
+) -> None:
     """The same as a page."""
     table = [
         [
@@ -160,6 +173,7 @@ def write_comparison(path: Path, names: Sequence[str], rows: Sequence[Row], curv
         "<h1>Runs side by side</h1>",
         pages.table("", ["", *names], table, numbers=tuple(names)),
         '<p class="soft">Differences are from the first, on the same documents or questions, with 95 % intervals.</p>',
+        *(f'<p class="soft">Note: {escape(note)}.</p>' for note in notes),
         pages.curves("Validation", curves, x="step", y="bits per byte"),
         *plots,
     ]
