@@ -71,10 +71,13 @@ def test_what_is_held_still_stays_still(folder: Path, learn: str) -> None:
 
 
 def test_bad_requests_about_pictures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text('{"image": "0.png"}\n' * 8)
     for options, reason in [
         (["tune", str(folder / "text"), str(folder / "train.jsonl")], "the model sees none"),
         (["tune", str(folder / "text"), str(folder / "train.jsonl"), "--learn", "eyes"], "sees none"),
         (["tune", str(folder / "eyes"), str(folder / "train.jsonl"), "--context", "16"], "16 tokens"),
+        (["tune", str(folder / "eyes"), str(alone)], "alone.jsonl:1: a picture without a caption or a question"),
         (["grow", str(folder / "eyes"), "--pictures", "16"], "has eyes already"),
         (["grow", str(folder / "text"), "--pictures", "128"], "a picture takes 256 tokens"),
         (["grow", str(folder / "text"), "--pictures", "16", "--patch", "5"], "multiple of patch_size"),
@@ -82,6 +85,9 @@ def test_bad_requests_about_pictures(folder: Path, tmp_path: Path, capsys: pytes
         assert cli.main([*options, "-o", str(tmp_path / "out")]) in (1, 2)
         assert reason in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+    asked = ["generate", str(folder / "eyes"), "--prompt", "what?", "--image", "https://example.com/cat.png"]
+    assert cli.main(asked) == 1
+    assert "pictures are not fetched: 'https://example.com/cat.png'" in capsys.readouterr().err
 
 
 def test_pixels_follow_the_order_of_their_tokens() -> None:

@@ -37,7 +37,7 @@ class Settings(SamplingParams, CommandSettings):
     """What to continue. Default: standard input."""
     prompts: Path | None = None
     """File with one prompt on each line."""
-    image: list[Path] = Field([])
+    image: list[str] = Field([])
     """Pictures to ask about, of a run that sees; --prompt is the question, by default for a description."""
     batch: Path | None = None
     """File of requests in OpenAI's batch form (custom_id, url, body on each line), answered into --output."""
@@ -89,11 +89,11 @@ def _answer_about_pictures(settings: Settings) -> None:
     message = {
         "role": "user",
         "content": PICTURE * len(settings.image) + "\n" + asked,
-        "pictures": [str(path.absolute()) for path in settings.image],
+        "pictures": settings.image,
     }
     eyes = Eyes.of(model, Path())
     encoder = Encoder(tokenizer, "chat", model.config.max_position_embeddings, eyes=eyes)
-    question = Question(str(settings.run), "question", [], {}, [message])
+    question = Question("--image", "question", [], {}, [message])
     params = SamplingParams(**settings.model_dump(include=set(SamplingParams.model_fields)))
     pictures, ids = encoder.pictures(question, question.prompt), encoder.prompt(question, 1)
     engine = Engine(model, tokenizer)

@@ -21,6 +21,7 @@ from inkling.train.sequences import Tokens
 Format = Literal["chat", "plain"]
 KEPT_BYTES = 512 << 20
 """Of pixels that are held in memory while training."""
+_NO_EYES = "it holds a picture, and the model sees none: give it eyes with inkling grow --pictures"
 T = TypeVar("T")
 
 
@@ -117,7 +118,7 @@ class Encoder:
             return []
         if self.eyes is None or self.form == "plain":
             raise DataError(
-                f"{row.place}: it holds a picture, and the model sees none"
+                f"{row.place}: {_NO_EYES}"
                 if self.eyes is None
                 else f"{row.place}: pictures are for conversations: leave out --form plain"
             )
@@ -130,7 +131,7 @@ class Encoder:
         if not _sources(messages):
             return []
         if self.eyes is None:
-            raise DataError(f"{row.place}: it holds a picture, and the model sees none")
+            raise DataError(f"{row.place}: {_NO_EYES}")
         return [self.eyes.token] * self.eyes.count
 
     def _tokens(self, row: AnyRow, messages: Sequence[Message], *, only_last: bool) -> Tokens:

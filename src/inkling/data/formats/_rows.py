@@ -63,8 +63,8 @@ def _conversation(row: dict[str, Any]) -> str | None:
             return "\n\n".join(part for part in (_said(row[prompt]), more, _said(row[answer])) if part)
     if isinstance(row.get("image"), str):
         captions = [row[name] for name in ("caption", "text") if isinstance(row.get(name), str)]
-        if captions:
-            return str(captions[0])
+        if captions or not any(isinstance(value, str) for name, value in row.items() if name != "image"):
+            return str(captions[0]) if captions else ""  # a picture without words is a row that is no good
     if any(isinstance(row.get(name), str) for name in TEXT_FIELDS):
         return None
     for name in ("prompt", "question"):
