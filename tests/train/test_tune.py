@@ -121,6 +121,9 @@ def test_sft_learns_and_the_run_is_like_any_other(parent: Path, tmp_path: Path) 
     assert end["val_reward"] == 1
     assert end["val_loss"] < 0.3 * start["val_loss"]
     assert end["val_bits_per_byte"] < 1
+    as_good = [row for row in metrics(run) if row.get("val_reward") == 1]
+    assert len(as_good) > 1
+    assert record.results["best_step"] == min(as_good, key=lambda row: row["val_loss"])["step"]
     model, tokenizer = checkpoint.load_model(run)
     assert tokenizer.chat_template == CHATML
     ids = chat_ids(tokenizer, [{"role": "user", "content": "the rain 99"}])

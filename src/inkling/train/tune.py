@@ -39,6 +39,8 @@ from inkling.train.tune_forecast import TuningForecast, forecast, seconds_of
 from inkling.train.tune_settings import REINFORCE, TuneSettings
 from inkling.train.world import ALONE, World
 
+_TIE = 1e-6
+"""What a nat of loss counts beside a reward: few answers are often worth the same at several evaluations."""
 _TIMED_VALIDATION = 32
 
 
@@ -334,8 +336,9 @@ class TuningRun(Run):
     # ------------------------------------------------------------ evaluation
 
     def _objective(self, scores: dict[str, float]) -> float:
-        """What is to become small: where answers are rewarded, the negative reward."""
-        return -scores["val_reward"] if self._questions else self.stage.objective(scores)
+        """What is to become small: where answers are rewarded, the negative reward; of equal ones the loss decides."""
+        loss = self.stage.objective(scores)
+        return _TIE * loss - scores["val_reward"] if self._questions else loss
 
     def _evaluate(self, log: SilentLog) -> dict[str, float]:
         with self._autocast():
