@@ -20,7 +20,9 @@ PROMPTS = [[0, 20, 30, 40 + number // 3] for number in range(12)]
 SEEDS = range(12)
 
 
-@pytest.mark.parametrize(("model_type", "has_adapter"), [("qwen3", False), ("qwen3", True), ("gpt2", False)])
+@pytest.mark.parametrize(
+    ("model_type", "has_adapter"), [("qwen3", False), ("qwen3", True), ("gpt2", False), ("speedrun", False)]
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_answers_are_drawn_in_the_precision_that_is_learnt_in(
     small_tokenizer: Tokenizer, tmp_path: Path, model_type: str, precision: PrecisionName, has_adapter: bool

@@ -35,15 +35,13 @@ def ready_to_answer(model: LanguageModel) -> Iterator[None]:
     adapter stays by itself, and all as it is.
     """
     kind = model.device.type
-    if any(isinstance(module, PackedMatrix) for module in model.modules()):
-        yield
-        return
-    kept = [(one, one.data) for one in model.parameters()]
-    with peft.merged(model) if peft.is_in_use(model) else nullcontext():
+    is_packed = any(isinstance(module, PackedMatrix) for module in model.modules())
+    is_rounded = torch.is_autocast_enabled(kind) and not is_packed
+    kept = [(one, one.data) for one in model.parameters()] if is_rounded else []
+    with peft.merged(model) if peft.is_in_use(model) and not is_packed else nullcontext():
         try:
-            if torch.is_autocast_enabled(kind):
-                for one, weights in kept:
-                    one.data = weights.to(torch.get_autocast_dtype(kind))
+            for one, weights in kept:
+                one.data = weights.to(torch.get_autocast_dtype(kind))
             with torch.autocast(kind, enabled=False):
                 yield
         finally:
