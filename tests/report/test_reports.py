@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -119,6 +120,16 @@ def test_better_is_told_from_chance(made: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(["compare", str(made / "short"), str(made / "long"), "-o", str(page)]) == 0
     assert "significant" in capsys.readouterr().out
     assert Page(page.read_text()).loads == []
+
+
+def test_a_plot(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, begins in (("plot.png", b"\x89PNG"), ("plot.svg", b"<?xml")):
+        assert cli.main(["compare", str(made / "short"), str(made / "long"), "-o", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    drawn = [element.attrib.get("id", "") for element in ElementTree.parse(tmp_path / "plot.svg").iter()]
+    assert sum(name.startswith("axes_") for name in drawn) == 1 + 2  # the curves, bits per byte, copying
+    assert cli.main(["compare", str(made / "short"), str(made / "long"), "-o", str(tmp_path / "plot.pdf")]) == 2
+    assert "is to end with .html for a page, .png or .svg for a plot" in capsys.readouterr().err
 
 
 def test_a_saved_baseline(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.errors import ConfigError
 from inkling.report.comparison import compare, lines_of, notes_of, write_comparison
 from inkling.report.facts import facts_of
+from inkling.report.plot import SUFFIXES, write_plot
 
 
 class Settings(CommandSettings):
@@ -22,6 +23,7 @@ class Settings(CommandSettings):
 
     Example: inkling compare runs/a runs/b
     Example: inkling compare baseline.json runs/new -o comparison.html
+    Example: inkling compare runs/a runs/b -o comparison.png
     """
 
     model_config = SettingsConfigDict(cli_shortcuts={"out": "o"})
@@ -29,19 +31,24 @@ class Settings(CommandSettings):
     runs: Positional[list[Path]]
     """Run directories, their checkpoints, or files with what `inkling report --json` printed."""
     out: Path | None = None
-    """Also write a page."""
+    """Also write a page (.html), or a plot (.png or .svg)."""
     as_json: bool = False
     """Print one JSON object."""
 
 
 def run(settings: Settings) -> None:
     """Read, compare, print."""
+    if settings.out is not None and settings.out.suffix not in (".html", *SUFFIXES):
+        raise ConfigError(f"--out {settings.out} is to end with .html for a page, .png or .svg for a plot")
     facts = [_facts(path) for path in settings.runs]
     names = _names(settings.runs)
     rows, notes = compare(facts), notes_of(facts)
     if settings.out is not None:
         curves = {name: one["curve"]["val_bits_per_byte"] for name, one in zip(names, facts, strict=True)}
-        write_comparison(settings.out, names, rows, curves, notes)
+        if settings.out.suffix in SUFFIXES:
+            write_plot(settings.out, names, rows, curves)
+        else:
+            write_comparison(settings.out, names, rows, curves, notes)
     if settings.as_json:
         print(json.dumps({"runs": names, "rows": [row.as_dict() for row in rows], "notes": notes}))
         return
