@@ -17,7 +17,7 @@ from inkling.models._attention import RotaryAttention
 from inkling.models._cache import KVCache
 from inkling.models._config import MAX_CONTEXT, MAX_HEADS, ModelConfig
 from inkling.models._kernels import Documents
-from inkling.models._layers import RMSNorm, SwiGLU
+from inkling.models._layers import RMSNorm, SwiGLU, embedding
 from inkling.models._model import LanguageModel
 from inkling.models._rope import RopeScaling, RotaryTable, read_scaling, rotary_table
 from inkling.models._scaled_dot import Scoring
@@ -120,7 +120,7 @@ class Stack(nn.Module):
 
     def __init__(self, config: DecoderConfig, blocks: list[nn.Module]) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(blocks)
         self.norm: nn.Module = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 

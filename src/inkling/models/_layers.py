@@ -1,4 +1,4 @@
-"""Norms and feed-forward layers.
+"""Embeddings, norms and feed-forward layers.
 
 Shapes: B batch, T time, C hidden.
 """
@@ -21,6 +21,11 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def for_products(x: Tensor) -> Tensor:
     """`x` in the precision of products, for several of them: autocast would convert it, and its gradient, for each."""
     return x.to(product_dtype(x))
+
+
+def embedding(num_rows: int, width: int) -> nn.Embedding:
+    """Without torch's own first values, which `init_weights` replaces: on the meta device they import its compiler."""
+    return nn.Embedding(num_rows, width, _weight=torch.empty(num_rows, width))
 
 
 class RMSNorm(nn.RMSNorm):

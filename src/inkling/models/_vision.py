@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from inkling.models._config import MAX_LAYERS, MAX_WIDTH
 from inkling.models._kernels import kernel_for
+from inkling.models._layers import embedding
 from inkling.models._scaled_dot import attend_explicitly
 
 
@@ -55,7 +56,7 @@ class Embeddings(nn.Module):
         super().__init__()
         width, patch = config.hidden_size, config.patch_size
         self.patch_embedding = nn.Conv2d(config.num_channels, width, kernel_size=patch, stride=patch)
-        self.position_embedding = nn.Embedding(config.num_patches, width)
+        self.position_embedding = embedding(config.num_patches, width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(P, 3, S, S) -> (P, N, V)."""

@@ -17,6 +17,7 @@ from inkling.models._attention import text_positions
 from inkling.models._cache import KVCache
 from inkling.models._config import MAX_CONTEXT, MAX_HEADS, ModelConfig
 from inkling.models._kernels import Documents
+from inkling.models._layers import embedding
 from inkling.models._model import LanguageModel
 from inkling.models._scaled_dot import attend
 from inkling.models._sizes import size
@@ -147,8 +148,8 @@ class Stack(nn.Module):
 
     def __init__(self, config: Config, dropout: float) -> None:
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.wte = embedding(config.vocab_size, config.hidden_size)
+        self.wpe = embedding(config.max_position_embeddings, config.hidden_size)
         self.h = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.num_hidden_layers))
         self.ln_f = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
 

@@ -18,7 +18,7 @@ from inkling.models._attention import RotaryAttention, text_positions
 from inkling.models._cache import KVCache
 from inkling.models._decoder import Decoder, DecoderConfig
 from inkling.models._kernels import Documents
-from inkling.models._layers import RMSNorm, SwiGLU
+from inkling.models._layers import RMSNorm, SwiGLU, embedding
 from inkling.models._rope import RotaryTable
 from inkling.models._scaled_dot import Scoring
 from inkling.models._sizes import DECODER_SIZES
@@ -127,7 +127,7 @@ class Model(Decoder):
         super().__init__(config, dropout=dropout)
         self.model.norm = nn.Identity() if config.norm_place == "post" else make_norm(config)
         if config.positions == "learned":
-            self.model.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            self.model.embed_positions = embedding(config.max_position_embeddings, config.hidden_size)
 
     def add_positions(self, x: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Tensor:
         """Waves, or rows of the table, (B, T, C) -> (B, T, C)."""
