@@ -109,8 +109,13 @@ def test_fifty_steps_have_the_losses_they_had(arch: str, optimizer: str, precisi
     found = losses(arch, optimizer, precision)
     wanted = json.loads(GOLDEN.read_text())[f"{arch} {optimizer} {precision}"]
     assert len(found) == STEPS
-    # One token that is sent to another expert, for a rounding error, changes all that follows.
-    tolerance = 0.05 if arch in ("mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3") else TOLERANCE[precision]
+    # One token that is sent to another expert, for a rounding error, changes all that follows. Eyes in bf16: another
+    # kernel of attention, with other last bits, moved one step in fifty by 3 %.
+    is_sensitive = arch in ("mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3") or (arch, precision) == (
+        "llava",
+        "bf16",
+    )
+    tolerance = 0.05 if is_sensitive else TOLERANCE[precision]
     np.testing.assert_allclose(found, wanted, rtol=tolerance)
     assert np.mean(found[-5:]) < 0.7 * found[0]
 
