@@ -42,6 +42,17 @@ def test_numbers_that_lie_askew_in_memory(kind: str, offset: int) -> None:
     assert torch.equal(matrix.multiply(random_matrix(4, 128, seed=1)), wanted)
 
 
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_matrix_that_lies_turned_has_its_kernel_too(kind: str) -> None:
+    """As GPT-2's do: without one, each product would unpack the matrix first."""
+    straight = random_matrix(64, 128)
+    matrix: PackedMatrix = matrix_class(kind).quantize(straight.T.contiguous().T, 32)
+    assert matrix.has_kernel()
+    assert torch.equal(
+        matrix.dequantize(torch.float32), matrix_class(kind).quantize(straight, 32).dequantize(torch.float32)
+    )
+
+
 def test_int8_is_the_nearest_of_255_multiples() -> None:
     weight = random_matrix(20, 64)
     matrix = matrix_class("int8").quantize(weight, 32)

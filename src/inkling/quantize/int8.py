@@ -48,7 +48,7 @@ class Matrix(PackedMatrix):
             importance: Mean square of each input, (K), which weighs the errors of its column.
             search: False takes each row's whole range.
         """
-        weight = weight.float()
+        weight = weight.float().contiguous()  # GPT-2 holds its matrices turned
         largest = weight.abs().amax(dim=1).clamp(min=1e-20)
         best: Any = None
         for shrink in _SHRINKS if search else _SHRINKS[:1]:
