@@ -172,7 +172,7 @@ class Sandbox:
         if self.protection == "limits" and not allow_weak:
             raise ConfigError(
                 "this machine offers neither Landlock (Linux 5.13) nor user namespaces (5.12), so generated code could "
-                "read and delete your files: run it elsewhere, or add --allow-weak-sandbox"
+                "read and delete your files: run it elsewhere, or, in inkling eval, add --allow-weak-sandbox"
             )
         self._workers = workers or len(os.sched_getaffinity(0))
         self._folder = Path(tempfile.mkdtemp(prefix="inkling-sandbox-"))
