@@ -81,3 +81,16 @@ def test_which_tensor_gets_which_format() -> None:
     del shapes["output.weight"]
     assert types.tensor_types(shapes, "q4_0", 8)["token_embd.weight"] == "Q6_K"
     assert types.tensor_types({"blk.0.attn_q.weight": (8, 40)}, "q8_0", 1) == {"blk.0.attn_q.weight": "F16"}
+
+
+def test_beside_eight_experts_attention_gets_more_bits() -> None:
+    """As in llama.cpp, which looks for just this number; `bench/export.py` compares whole files with its own."""
+    names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_down_exps")
+    kinds: dict[int, dict[str, str]] = {}
+    for num_experts in (4, 8):
+        shapes: dict[str, tuple[int, ...]] = {"blk.1.ffn_gate_inp.weight": (num_experts, 256)}
+        shapes |= {f"blk.1.{name}.weight": (256, 256) for name in names}
+        found = types.tensor_types(shapes, "q4_k_m", 2)
+        kinds[num_experts] = {name: found[f"blk.1.{name}.weight"] for name in names}
+    assert list(kinds[4].values()) == ["Q4_K", "Q4_K", "Q6_K", "Q4_K", "Q6_K"]
+    assert list(kinds[8].values()) == ["Q4_K", "Q8_0", "Q8_0", "Q5_K", "Q6_K"]

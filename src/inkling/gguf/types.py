@@ -63,17 +63,36 @@ def tensor_types(shapes: Mapping[str, tuple[int, ...]], file_type: str, num_laye
     """The format of each tensor of a file, by GGUF's names.
 
     Norms, biases, positions and routers stay fp32. In a quantized file the output matrix, or the embedding that is also
-    the output, gets Q6_K; `q4_k_m` and `q5_k_m` give Q6_K to half of the value and down projections too.
+    the output, gets Q6_K; `q4_k_m` and `q5_k_m` give Q6_K to half of the value and down projections too. Beside eight
+    experts attention is small, and its keys and values get Q8_0, as llama.cpp does it.
 
     Args:
         shapes: Of all tensors, (rows, columns).
     """
+    model = _Model(
+        num_layers,
+        is_tied="output.weight" not in shapes,
+        has_eight_experts=any("ffn_gate_inp." in name and shape[0] == 8 for name, shape in shapes.items()),
+    )
+    return {name: _type_of(name, shape, file_type, model) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What the choice of a tensor's format depends on beside its name and shape."""
+
+    num_layers: int
+    is_tied: bool
+    has_eight_experts: bool
+
+    def wants_more_bits(self, layer: int) -> bool:
+        """Half of the layers: the first eighth, the last, and each third between."""
+        eighth = self.num_layers // 8
+        return layer < eighth or layer >= 7 * self.num_layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _type_of(name: str, shape: tuple[int, ...], file_type: str, model: _Model) -> str:
     wanted = FILE_TYPES[file_type].tensor_type
-    tied = "output.weight" not in shapes
-    return {name: _type_of(name, shape, wanted, file_type, tied, num_layers) for name, shape in shapes.items()}
-
-
-def _type_of(name: str, shape: tuple[int, ...], wanted: str, file_type: str, tied: bool, num_layers: int) -> str:
     kept = "norm" in name or "ffn_gate_inp" in name or name == "position_embd.weight"
     if len(shape) < 2 or kept or not name.endswith("weight"):
         return "F32"
@@ -81,15 +100,17 @@ def _type_of(name: str, shape: tuple[int, ...], wanted: str, file_type: str, tie
         return wanted
     chosen = wanted
     columns = shape[-1]
-    if name == "output.weight" or (name == "token_embd.weight" and tied):
+    if name == "output.weight" or (name == "token_embd.weight" and model.is_tied):
         if columns % _block_length(wanted):
             chosen = "Q8_0"
         elif wanted != "Q8_0":
             chosen = "Q6_K"
-    elif file_type in _MORE_BITS and any(part in name for part in ("attn_v.", "attn_qkv.", "ffn_down.")):
-        layer, eighth = int(name.split(".")[1]), num_layers // 8
-        if layer < eighth or layer >= 7 * num_layers // 8 or (layer - eighth) % 3 == 2:
-            chosen = "Q6_K"
+    elif model.has_eight_experts and any(part in name for part in ("attn_k.", "attn_v.")):
+        chosen = "Q8_0"
+    elif model.has_eight_experts and "attn_output." in name and file_type == "q4_k_m":
+        chosen = "Q5_K"
+    elif file_type in _MORE_BITS and any(part in name for part in ("attn_v.", "attn_qkv.", "ffn_down")):
+        chosen = "Q6_K" if model.wants_more_bits(int(name.split(".")[1])) else wanted
     if columns % _block_length(chosen):
         chosen = _FALLBACK.get(chosen, chosen)
     return "F16" if columns % _block_length(chosen) else chosen
