@@ -18,7 +18,7 @@ from inkling import checkpoint
 from inkling.cli import main
 
 
-def converse(folder: Path, answers: list[tuple[str, str]], seconds: float = 60) -> str:
+def converse(folder: Path, answers: list[tuple[str, str]], seconds: float = 100) -> str:
     """Run `inkling start` on a pseudo-terminal: wait for each question, type its answer; all that was shown."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -32,19 +32,23 @@ def converse(folder: Path, answers: list[tuple[str, str]], seconds: float = 60) 
     os.close(theirs)
     shown, position, deadline = "", 0, time.monotonic() + seconds
     waiting = list(answers)
-    while time.monotonic() < deadline:
-        if select.select([ours], [], [], 0.1)[0]:
-            try:
-                shown += os.read(ours, 65536).decode(errors="replace")
-            except OSError:  # the other end is closed
+    try:
+        while time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.1)[0]:
+                try:
+                    shown += os.read(ours, 65536).decode(errors="replace")
+                except OSError:  # the other end is closed
+                    break
+            elif process.poll() is not None:
                 break
-        elif process.poll() is not None:
-            break
-        if waiting and (found := shown.find(waiting[0][0], position)) >= 0:
-            position = found + len(waiting[0][0])
-            os.write(ours, (waiting.pop(0)[1] + "\n").encode())
-    process.wait(10)
-    os.close(ours)
+            if waiting and (found := shown.find(waiting[0][0], position)) >= 0:
+                position = found + len(waiting[0][0])
+                os.write(ours, (waiting.pop(0)[1] + "\n").encode())
+        if not waiting:
+            process.wait(10)
+    finally:
+        process.kill()
+        os.close(ours)
     assert not waiting, shown
     assert process.returncode == 0, shown
     return shown

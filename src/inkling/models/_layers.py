@@ -24,8 +24,9 @@ def for_products(x: Tensor) -> Tensor:
 
 
 def embedding(num_rows: int, width: int) -> nn.Embedding:
-    """Without torch's own first values, which `init_weights` replaces: on the meta device they import its compiler."""
-    return nn.Embedding(num_rows, width, _weight=torch.empty(num_rows, width))
+    """As torch makes one, but for the meta device, where its first values would import torch's compiler: a second."""
+    weight = torch.empty(num_rows, width)
+    return nn.Embedding(num_rows, width, _weight=weight if weight.is_meta else nn.init.normal_(weight))
 
 
 class RMSNorm(nn.RMSNorm):
