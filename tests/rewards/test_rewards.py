@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def test_a_grader_that_can_be_fooled_is_found(tmp_path: Path) -> None:
     hacks = {name: answer for name, answer in rewards.HACKS.items() if "os._exit" not in answer}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rewards, "HACKS", hacks)
+        before = AssertionError
         assert rewards.fooled_by([own], ["?"], [WHOLE]) == {"leaving": 2.0}
+        assert builtins.AssertionError is before  # which an answer had replaced, for all that came after
 
 
 def test_answers_and_forms() -> None:

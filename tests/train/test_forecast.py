@@ -33,7 +33,16 @@ OPTIONS = [
     "--machine.attention",
     "sdpa",
 ]
-OPTIONS += ["--machine.precision", "fp32", "--machine.compile", "no", "--log.eval_tokens", "256"]
+OPTIONS += [
+    "--machine.precision",
+    "fp32",
+    "--machine.compile",
+    "no",
+    "--machine.micro_batch",
+    "4",
+    "--log.eval_tokens",
+    "256",
+]
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -7,6 +7,7 @@ without a default must be in every row.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.util
 import inspect
@@ -135,11 +136,18 @@ def _own_function(name: str) -> RewardFn:
 
 
 def fooled_by(rewards: Sequence[Reward], prompts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The hacks that get a good part of the rewards on these prompts, and how much: the mean sum of all rewards."""
+    """The hacks that get a good part of the rewards on these prompts, and how much: the mean sum of all rewards.
+
+    A function that runs answers in this very process lets them change Python's builtins: those are put back.
+    """
     found = {}
+    kept = dict(vars(builtins))
     for what, answer in HACKS.items():
         answers = [answer] * len(prompts)
-        got = sum(one.weight * sum(one(prompts, answers, rows)) / len(prompts) for one in rewards)
+        try:
+            got = sum(one.weight * sum(one(prompts, answers, rows)) / len(prompts) for one in rewards)
+        finally:
+            vars(builtins).update(kept)
         if got >= FOOLED * sum(max(0.0, one.weight) for one in rewards):
             found[what] = got
     return found
