@@ -1,6 +1,6 @@
 """What a validation split of overlapping windows measures: a reference system's training summary, with ours beside it.
 
-    python bench/window_leak.py books.txt -o result.json [--steps 1400] [--size 4m]
+    python bench/window_leak.py books.txt -o result.json [--steps 1400] [--size 4m] [--lines 1000]
 
 The reference cuts about 200 KB of text (the first thousand lines of four books, three Python files three times over)
 into windows one token apart, and keeps one in twenty for validation: nearly all of these have a training window one
@@ -46,13 +46,13 @@ SHAPES = {
 }
 
 
-def corpus(books: Path) -> tuple[str, str, str]:
-    """The training text, unseen text of the same books, and unseen Python."""
+def corpus(books: Path, num_lines: int) -> tuple[str, str, str]:
+    """The training text with so many lines of each book, unseen text of the same books, and unseen Python."""
     texts = books.read_text(encoding="utf-8").split("<|endoftext|>")
     long = sorted((text for text in texts if text.count("\n") > 3000), key=len)[:4]
     folder = Path(sysconfig.get_paths()["stdlib"])
     code = [(folder / name).read_text(encoding="utf-8") for name in ("heapq.py", "bisect.py", "queue.py")]
-    train = "\n".join("\n".join(text.splitlines()[:1000]) for text in long) + "\n" + "\n".join(code * 3)
+    train = "\n".join("\n".join(text.splitlines()[:num_lines]) for text in long) + "\n" + "\n".join(code * 3)
     unseen = "\n".join("\n".join(text.splitlines()[2000:2300]) for text in long)
     other = "\n".join((folder / name).read_text(encoding="utf-8") for name in ("textwrap.py", "calendar.py"))
     return train, unseen, other
@@ -157,11 +157,12 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--size", choices=sorted(SHAPES), default="4m")
+    parser.add_argument("--lines", type=int, default=1000, help="of each book; fewer are known by heart sooner")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    train_text, unseen, other = corpus(arguments.books)
+    train_text, unseen, other = corpus(arguments.books, arguments.lines)
     tokenizer = train_bpe([train_text], VOCABULARY)
     ids = np.array(tokenizer.encode(train_text))
     starts = list(range(len(ids) - BLOCK))
