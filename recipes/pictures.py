@@ -1,6 +1,6 @@
 """Pictures to ask about: coloured shapes that are drawn here, and the digits that come with scikit-learn.
 
-    python recipes/pictures.py FOLDER [--shapes 12000] [--seed 0]
+    python recipes/pictures.py FOLDER [--shapes 20000] [--seed 0]
 
 Writes pictures as PNG, and rows of questions and answers: `train.jsonl` (shapes and digits), `shapes.jsonl` and
 `digits.jsonl` (held out), `blind.jsonl` (the training rows without their pictures) and `text.txt` (their words, for a
@@ -113,7 +113,7 @@ def digit_rows(folder: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--shapes", type=int, default=12_000)
+    parser.add_argument("--shapes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     for name in ("shapes", "digits"):

@@ -139,6 +139,8 @@ def test_preferences_are_learnt(parent: Path, tmp_path: Path, method: str) -> No
     results = checkpoint.read_run(run).results
     start, end = results["start"], results["validation"]
     assert end["val_loss"] < start["val_loss"]
+    assert start["val_kl"] == 0
+    assert end["val_kl"] > 0.1
     if method == "kto":
         assert end["val_good_gain"] > 1 > -1 > end["val_bad_gain"]
     else:
@@ -213,6 +215,7 @@ def test_a_student_comes_near_its_teacher(
 
 WAYS: dict[str, dict[str, Any]] = {
     "sft": {"method": "sft", "average": {"decay": 0.9}},
+    "sft-muon": {"method": "sft", "optimizer": "muon", "lr": None},
     "sft-lora": {"method": "sft", "adapter": "lora", "lora": {"rank": 4, "dropout": 0.1}},
     "dpo": {"method": "dpo"},
     "dpo-adapter-off": {"method": "dpo", "adapter": "lora", "preference": {"reference": "adapter-off"}},
@@ -335,6 +338,10 @@ def test_bad_requests_end_before_any_work(parent: Path, tmp_path: Path, small_to
         ("orpo does not look at --preference.loss", {"method": "orpo", "preference": {"loss": "ipo"}}),
         ("hinge knows no label smoothing", {"method": "dpo", "preference": {"loss": "hinge", "label_smoothing": 0.1}}),
         ("add --adapter lora", {"lora": {"rank": 4}}),
+        ("--lr is the rate of adamw", {"optimizer": "muon", "lr": 1e-3}),
+        ("adamw does not look at --muon", {"muon": {"lr": 0.02}}),
+        ("muon does not look at --adamw", {"optimizer": "muon", "adamw": {"beta1": 0.8}}),
+        ("learnt with adamw", {"optimizer": "muon", "adapter": "lora"}),
         ("learns from rewards", {"method": "grpo"}),
     ]:
         with pytest.raises(ValueError, match=reason):

@@ -23,6 +23,10 @@ PINNED: dict[str, dict[str, Any]] = {
     "distill": {"teacher": None, "top_k": 32, "temperature": 1.0, "weight": 0.9, "logits": "live"},
     "lora": {"rank": 16, "alpha": 32.0, "dropout": 0.0, "targets": ["all"], "rank_stabilised": False, "dora": False},
     "adamw": {"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0},
+    "muon": {
+        "lr": 0.01, "momentum": 0.95, "momentum_warmup": 100, "weight_decay": 0.1, "embedding_lr": 0.005,
+        "head_lr": 0.002, "vector_lr": 0.002, "beta1": 0.8, "beta2": 0.95, "eps": 1e-10, "orthogonalize_in": "auto",
+    },
 }  # fmt: skip
 
 

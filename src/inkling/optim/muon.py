@@ -58,6 +58,12 @@ class Config(Section):
     orthogonalize_in: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of the orthogonalisation. A direction needs few digits; auto takes that of the forward pass."""
 
+    def at_precision(self, precision: str) -> Config:
+        """These settings, auto filled in for a forward pass in this precision."""
+        if self.orthogonalize_in != "auto":
+            return self
+        return self.model_copy(update={"orthogonalize_in": "fp32" if precision == "fp32" else "bf16"})
+
 
 def build(groups: list[Group], config: Config) -> torch.optim.Optimizer:
     """The optimizer. Each of its `param_groups` has a `base_lr`, which a schedule multiplies."""

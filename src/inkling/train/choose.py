@@ -232,9 +232,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The chosen optimizer, what its settings leave open filled in."""
     config: Section = getattr(settings, choices["optimizer"])
-    if isinstance(config, muon.Config) and config.orthogonalize_in == "auto":
-        precision = "fp32" if choices["precision"] == "fp32" else "bf16"
-        config = config.model_copy(update={"orthogonalize_in": precision})
+    if isinstance(config, muon.Config):
+        config = config.at_precision(choices["precision"])
     if choices.get("weight_decay") is not None:
         config = config.model_copy(update={"weight_decay": choices["weight_decay"]})
     optimizer: torch.optim.Optimizer = optim.load(choices["optimizer"]).build(parameter_groups(model), config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from inkling import machine, models
 from inkling.optim._groups import parameter_groups
@@ -28,6 +29,16 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
+def moment_bytes(model: nn.Module, optimizer: str) -> int:
+    """What the optimizer keeps: two moments of each trained weight, of muon's matrices one."""
+    of_matrices = 1 if optimizer == "muon" else 2
+    return _FP32 * sum(
+        parameter.numel() * (of_matrices if group.role == "matrices" else 2)
+        for group in parameter_groups(model)
+        for parameter in group.parameters
+    )
+
+
 def memory_of(
     config: models.ModelConfig, *, tokens: int, optimizer: str, precision: str = "fp32", recompute: bool = False
 ) -> Memory:
@@ -38,8 +49,7 @@ def memory_of(
     model = models.without_memory(config)
     cost = models.cost(model)
     weights = _FP32 * cost.num_parameters
-    matrices = sum(p.numel() for g in parameter_groups(model) if g.role == "matrices" for p in g.parameters)
-    moments = 2 * weights - (_FP32 * matrices if optimizer == "muon" else 0)
+    moments = moment_bytes(model, optimizer)
     logits = min(3 * 32 << 20, 3 * _FP32 * tokens * config.vocab_size)
     activations = max(0, cost.activation_bytes - 2 * _FP32 * config.vocab_size) * tokens
     if precision != "fp32":

@@ -14,6 +14,7 @@ from inkling import peft
 from inkling.align import preference
 from inkling.config import Field, Section
 from inkling.models import LanguageModel
+from inkling.train.divergence import kl_divergence, next_token_log_probs
 from inkling.train.loop import Task
 from inkling.train.sequences import Sequences, Tokens, by_sequence, token_logprobs
 from inkling.train.stage import Setting, Stage, without_learning
@@ -95,7 +96,10 @@ class ReferencedStage(Stage):
     def begin(self, model: LanguageModel) -> None:
         """Take the model as it is as the reference; of validation always, to see what becomes of likelihoods."""
         self._model = model
-        self._reference = {"validation": self._sums_of(model, self.validation)}
+        self._reference = {
+            "validation": self._sums_of(model, self.validation),
+            "next_token": next_token_log_probs(self, model, self._followed()).cpu(),
+        }
         if self.needs_reference and self.settings.reference == "precomputed":
             self._reference["train"] = self._sums_of(model, self.items)
 
@@ -139,6 +143,17 @@ class ReferencedStage(Stage):
     @abstractmethod
     def _losses(self, model: LanguageModel, batch: Compared) -> tuple[Tensor, Tensor]:
         """The loss of each item, and the summed nats of the answers that are imitated."""
+
+    def _followed(self) -> list[Tokens]:
+        """The validation answers along which the divergence from the start is measured."""
+        return [item[0] for item in self.validation]
+
+    def _divergence_from_start(self, model: LanguageModel) -> dict[str, float]:
+        """As a score; nothing for a run that began before its start was kept."""
+        if "next_token" not in self._reference:
+            return {}
+        start = self._reference["next_token"].to(self.setting.device)
+        return {"val_kl": kl_divergence(next_token_log_probs(self, model, self._followed()), start)}
 
     def _warn_of_displacement(self, gain: float, whose: str, meanwhile: str = "") -> None:
         """Said when good answers have become unlikely."""
@@ -228,6 +243,7 @@ class PreferenceStage(ReferencedStage):
         num_chosen = sum(item[0].num_learnt for item in self.validation)
         loss = total / len(self.validation) + self.sft_weight * nats / num_chosen
         scores = {"val_loss": loss, **{f"val_{name}": value for name, value in found.items()}}
+        scores |= self._divergence_from_start(model)
         told_apart = f", while {scores['val_accuracy']:.0%} of the pairs are told apart"
         self._warn_of_displacement(scores["val_chosen_gain"], "chosen", told_apart)
         return scores
@@ -310,5 +326,6 @@ class FeedbackStage(ReferencedStage):
             for batch in self._with_divergence(model, every, every, self.validation, ALONE):
                 total += float(self._losses(model, batch)[0].sum())
         scores = {"val_loss": total / len(self.validation), **{f"val_{name}": one for name, one in found.items()}}
+        scores |= self._divergence_from_start(model)
         self._warn_of_displacement(scores["val_good_gain"], "good")
         return scores

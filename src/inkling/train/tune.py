@@ -14,7 +14,7 @@ from inkling.checkpoint import RunRecord
 from inkling.data.chats import AnyRow, as_question
 from inkling.data.examples import Examples, read_examples
 from inkling.errors import CheckpointError, ConfigError
-from inkling.optim import adamw
+from inkling.optim import adamw, muon
 from inkling.optim._groups import parameter_groups
 from inkling.tensor_files import write_tensors
 from inkling.tokenizer import Tokenizer
@@ -261,11 +261,12 @@ class TuningRun(Run):
         return self.stage.task()
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
+        groups, choices = parameter_groups(self.model), self.choices
+        if self.settings.optimizer == "muon":
+            return muon.build(groups, self.settings.muon.at_precision(choices["precision"]))
         given = self.settings.adamw
-        config = adamw.Config(
-            lr=self.choices["lr"], beta1=given.beta1, beta2=given.beta2, weight_decay=given.weight_decay
-        )
-        return adamw.build(parameter_groups(self.model), config)
+        config = adamw.Config(lr=choices["lr"], beta1=given.beta1, beta2=given.beta2, weight_decay=given.weight_decay)
+        return adamw.build(groups, config)
 
     def train(self) -> RunRecord:
         """Train to the end or to an interruption; returns the record, whose status says which."""

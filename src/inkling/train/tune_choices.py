@@ -60,7 +60,7 @@ def choose(
     if batch_size % world.size:
         raise ConfigError(f"{batch_size} a step cannot be shared by {world.size} devices: give another --batch-size")
     steps = _steps(settings, num_items, batch_size)
-    rate = settings.lr or default_rate(settings.method, settings.adapter, parameters)
+    rate, why = _rate(settings, parameters)
     pack, share = settings.packing == "yes", settings.packing == "auto" and can_branch(items)
     if settings.packing == "auto" and not share and not learns_from_rewards:
         pack = packing_pays([one for item in items for one in item], batch_size)
@@ -68,7 +68,7 @@ def choose(
     reasons = [
         f"{settings.method} of {settings.start_from}: {trained:,} of {parameters:,} parameters are trained",
         f"{batch_size} a step{passes}",
-        f"peak learning rate {rate:.2g}" + ("" if settings.lr else ", by size and method"),
+        f"peak learning rate {rate:.2g}{why}",
         _LAYOUTS["share" if share else "pack" if pack else "pad"],
     ]
     for number, reason in enumerate(reasons, start=1):
@@ -90,6 +90,15 @@ def choose(
         "reasons": reasons,
         **timed,
     }
+
+
+def _rate(settings: TuneSettings, num_parameters: int) -> tuple[float, str]:
+    """The peak learning rate, and what there is to say of it."""
+    if settings.optimizer == "muon":
+        return settings.muon.lr, " of matrices, by muon"
+    if settings.lr is not None:
+        return settings.lr, ""
+    return default_rate(settings.method, settings.adapter, num_parameters), ", by size and method"
 
 
 def _steps(settings: TuneSettings, num_items: int, batch_size: int) -> int | None:

@@ -13,7 +13,7 @@ from inkling.models import LanguageModel
 from inkling.train.branching import num_computed
 from inkling.train.forecast import format_duration
 from inkling.train.loop import EVALUATIONS_PER_RUN
-from inkling.train.memory import Memory, memory_of
+from inkling.train.memory import Memory, memory_of, moment_bytes
 from inkling.train.stage import Stage
 from inkling.train.tune_settings import TuneSettings
 
@@ -84,7 +84,7 @@ def forecast(
     seconds = before_s + steps * step_s + (steps // every + 1) * evaluation_s
     memory = _memory(settings, choices, model, stage)
     whole = _FP32 * choices["num_parameters"]
-    state = 3 * memory.gradients  # what is trained, and two moments
+    state = memory.gradients + memory.optimizer  # as many weights as gradients
     return TuningForecast(
         steps=steps,
         seconds=settings.time if choices["steps"] is None and settings.time else seconds,
@@ -115,8 +115,9 @@ def _memory(settings: TuneSettings, choices: dict[str, Any], model: LanguageMode
     """As of pretraining, but gradients and moments of what is trained alone, and weights as they are held."""
     items = [stage.items[number] for number in stage.order.items(0)]
     tokens = min(max(choices["micro_batch"], max(map(num_computed, items))), sum(map(num_computed, items)))
-    counted = memory_of(model.config, tokens=tokens, optimizer="adamw", precision=choices["precision"])
+    counted = memory_of(model.config, tokens=tokens, optimizer=settings.optimizer, precision=choices["precision"])
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     has_reference = settings.rl.kl > 0 and settings.adapter == "none"
     trained = _FP32 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return replace(counted, weights=(1 + has_reference) * held, gradients=trained, optimizer=2 * trained)
+    moments = moment_bytes(model, settings.optimizer)
+    return replace(counted, weights=(1 + has_reference) * held, gradients=trained, optimizer=moments)
