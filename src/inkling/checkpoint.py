@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inkling import files, models, quantize, upgrade
-from inkling.errors import CheckpointError, InklingError, ModelError
+from inkling.errors import CheckpointError, InklingError, ModelError, reason_of
 from inkling.models import LanguageModel, ModelConfig
 from inkling.quantize import Quantization
 from inkling.tensor_files import explained_if_it_fails, read_header, read_tensors, write_tensors
@@ -191,7 +191,7 @@ class StoredModel:
                     tensor = file.get_tensor(name)
                 yield name, tensor
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.folder / WEIGHTS_FILE} is damaged ({error})") from None
+            raise CheckpointError(f"{self.folder / WEIGHTS_FILE} is damaged ({reason_of(error)})") from None
 
 
 def open_model(folder: Path) -> StoredModel:
@@ -207,7 +207,7 @@ def open_model(folder: Path) -> StoredModel:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from None
+        raise CheckpointError(f"{path} is damaged ({reason_of(error)})") from None
     expected = _skeleton(folder, config, quantization, len(shapes)).state_dict()
     _check_shapes({name: tuple(tensor.shape) for name, tensor in expected.items()}, shapes, folder)
     record = read_run(folder) if (folder / RUN_FILE).is_file() else None
@@ -282,7 +282,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no model: it has no {CONFIG_FILE}") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from None
+        raise CheckpointError(f"{path} is damaged ({reason_of(error)})") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is not the configuration of a language model")
     text = config.get("text_config", config)  # of a model that sees

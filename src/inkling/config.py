@@ -41,7 +41,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import CliPositionalArg as Positional
 
-from inkling.errors import ConfigError, did_you_mean
+from inkling.errors import ConfigError, did_you_mean, reason_of
 
 __all__ = ["Bytes", "CommandSettings", "Duration", "Field", "Positional", "Section", "SettingsConfigDict", "load"]
 
@@ -216,7 +216,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the settings file {path}: {error}") from None
+        raise ConfigError(f"cannot read the settings file {path}: {reason_of(error)}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

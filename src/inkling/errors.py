@@ -72,3 +72,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     options = sorted(known)
     nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"; did you mean {nearest[0]!r}?" if nearest else f" (known: {', '.join(options)})"
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, for the end of a message that names the file already: without its number and its path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -96,7 +96,7 @@ def test_what_cannot_be_asked_is_refused_before_the_run(
         ("copyin", "did you mean 'copying'?"),
         ("humaneval", "give it as NAME=FILE, where the file is HumanEval.jsonl.gz"),
         ("copying,copying", "each task once, please: copying, copying"),
-        ("gsm8k=none.jsonl", "cannot read none.jsonl"),
+        ("gsm8k=none.jsonl", "cannot read none.jsonl: No such file or directory\n"),
     ):
         assert cli.main(["train", str(data), "-o", str(tmp_path / "run"), *OPTIONS, "--log.tasks", tasks]) != 0
         assert said in capsys.readouterr().err

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inkling.errors import DataError
+from inkling.errors import DataError, reason_of
 from inkling.progress import LiveProgress
 from inkling.serve.app import build_app
 from inkling.serve.service import Service
@@ -22,7 +22,7 @@ def read_requests(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+        raise DataError(f"cannot read {path}: {reason_of(error)}") from None
     found: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -15,7 +15,7 @@ from inkling.commands._hooks import documents
 from inkling.data.leakage import LEAKED_SHARE, leaked_shares
 from inkling.data.loader import Batch, sequential_windows, sliding_windows, windows_of_ids
 from inkling.data.shards import Dataset, TokenSplit
-from inkling.errors import ConfigError, DataError
+from inkling.errors import ConfigError, DataError, reason_of
 from inkling.eval import floors
 from inkling.eval.memorisation import ANSWER_TOKENS, PROMPT_TOKENS, Memorised, memorised
 from inkling.eval.perplexity import DocumentScores, bytes_per_token, evaluate_documents
@@ -170,7 +170,7 @@ def read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path} as text: {error}") from None
+        raise DataError(f"cannot read {path} as text: {reason_of(error)}") from None
     if not text:
         raise DataError(f"{path} is empty")
     return text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
-from inkling.errors import ConfigError
+from inkling.errors import ConfigError, reason_of
 from inkling.report.comparison import compare, lines_of, notes_of, write_comparison
 from inkling.report.facts import facts_of
 from inkling.report.plot import SUFFIXES, write_plot
@@ -67,7 +67,7 @@ def _facts(path: Path) -> dict[str, Any]:
         if not {"run", "evaluations", "curve", "cost", "lineage"} <= found.keys():
             raise ValueError("it lacks some parts")
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} is not what inkling report --json prints ({error})") from None
+        raise ConfigError(f"{path} is not what inkling report --json prints ({reason_of(error)})") from None
     return found
 
 

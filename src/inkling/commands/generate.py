@@ -11,7 +11,7 @@ from pathlib import Path
 from inkling import checkpoint
 from inkling.config import CommandSettings, Field, Positional, SettingsConfigDict
 from inkling.data.chats import DESCRIBE, Question
-from inkling.errors import ConfigError, DataError, MissingExtraError, ModelError
+from inkling.errors import ConfigError, DataError, MissingExtraError, ModelError, reason_of
 from inkling.infer.completing import Completing
 from inkling.infer.engine import Engine
 from inkling.infer.generate import Completion, generate
@@ -148,7 +148,7 @@ def _prompts(settings: Settings) -> Iterator[str]:
         try:
             yield from settings.prompts.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {settings.prompts}: {error}") from None
+            raise DataError(f"cannot read {settings.prompts}: {reason_of(error)}") from None
     elif sys.stdin.isatty():
         raise ConfigError("give a --prompt, a file of --prompts, or text on standard input")
     else:

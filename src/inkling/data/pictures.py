@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from inkling.data.captions import read_member
-from inkling.errors import DataError
+from inkling.errors import DataError, reason_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAX_BYTES = 32 << 20
@@ -81,7 +81,7 @@ def _content(source: str, folder: Path | None) -> tuple[bytes, str]:
             raise DataError(f"{path} has more than {MAX_BYTES >> 20} MB")
         return path.read_bytes(), str(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {source[:80]!r}: {error}") from None
+        raise DataError(f"cannot read {source[:80]!r}: {reason_of(error)}") from None
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inkling.errors import MissingExtraError, ModelError
+from inkling.errors import MissingExtraError, ModelError, reason_of
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -56,7 +56,7 @@ class GGUFFile:
         try:
             self._bytes = np.memmap(path, np.uint8, "r")
         except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read ({error})") from None
+            raise ModelError(f"{path} cannot be read ({reason_of(error)})") from None
         self._at = 0
         try:
             self.values, self.tensors = self._read()

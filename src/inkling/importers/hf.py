@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inkling import models
-from inkling.errors import ModelError
+from inkling.errors import ModelError, reason_of
 from inkling.importers._imported import ImportedModel, check_weights, to_fp32
 from inkling.tokenizer import Tokenizer
 
@@ -98,7 +98,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise ModelError(f"{path} is larger than any such file: {path.stat().st_size:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is damaged ({error})") from None
+        raise ModelError(f"{path} is damaged ({reason_of(error)})") from None
     if not isinstance(content, dict):
         raise ModelError(f"{path} is damaged (it is no JSON object)")
     return content

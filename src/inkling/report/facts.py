@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inkling import checkpoint
-from inkling.errors import CheckpointError, InklingError
+from inkling.errors import CheckpointError, InklingError, reason_of
 from inkling.report.lineage import lineage
 from inkling.train.log import SAMPLES_FILE, read_metrics, read_samples
 
@@ -59,7 +59,9 @@ def evaluations_of(run: Path) -> dict[str, dict[str, Any]]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}): remove it, and run inkling eval again") from None
+            raise CheckpointError(
+                f"{path} is damaged ({reason_of(error)}): remove it, and run inkling eval again"
+            ) from None
         found[path.stem] = content
     return found
 

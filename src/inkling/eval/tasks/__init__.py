@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from inkling.errors import ConfigError, DataError, did_you_mean
+from inkling.errors import ConfigError, DataError, did_you_mean, reason_of
 from inkling.eval.statistics import Estimate, estimate, pass_at_k
 from inkling.eval.subject import Subject, Writing
 from inkling.sandbox import Sandbox
@@ -208,7 +208,7 @@ def read_lines(options: Options, what: str, needed: Mapping[str, type]) -> Itera
         content = options.data.read_bytes()
         text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {options.data}: {error}") from None
+        raise DataError(f"cannot read {options.data}: {reason_of(error)}") from None
     count = 0
     for number, line in enumerate(text.split("\n"), start=1):  # JSON may hold what `splitlines` takes for an end
         if not line.strip():
