@@ -129,3 +129,9 @@ def test_scores_of_the_harness(run: Path) -> None:
     texts = requests("loglikelihood_rolling", [("the cat sat",), (words(3, 900),)])
     wanted = plain.loglikelihood_rolling(texts, disable_tqdm=True)
     assert ours.loglikelihood_rolling(texts) == pytest.approx(wanted, abs=1e-2)
+    until = {"until": ["fell", "\n"], "max_gen_toks": 20}
+    openings = ["the cat", "we read 12", "rain", "a mat and the cat sat", "the"]
+    given = requests("generate_until", [(opening, dict(until)) for opening in openings])
+    written = theirs.generate_until(given, disable_tqdm=True)
+    assert max(map(len, written)) > 20
+    assert ours.generate_until(given) == written
