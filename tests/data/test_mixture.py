@@ -140,6 +140,17 @@ def test_a_mixture_is_opened_like_a_data_folder(folders: tuple[Path, Path], tmp_
     ]
 
 
+def test_folders_of_one_name_are_told_apart(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copies = [shutil.copytree(folder, tmp_path / who / "data") for folder, who in zip(folders, "ab", strict=True)]
+    assert main(["mix", *map(str, copies), "-o", str(tmp_path / "both")]) == 0
+    said = capsys.readouterr().out
+    names = [part.name for part in Dataset.open(tmp_path / "both").parts]
+    assert names == ["a/data", "b/data"]
+    assert all(f"  {name}: " in said for name in names)
+
+
 def test_shares_follow_from_tokens_and_times(folders: tuple[Path, Path], tmp_path: Path) -> None:
     tokens = [Dataset.open(folder).train.num_tokens for folder in folders]
     mix([f"{folders[0]}=2x", str(folders[1])], tmp_path / "both")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.data.mixture import mix
+from inkling.data.shards import distinct_names
 
 
 class Settings(CommandSettings):
@@ -35,10 +36,11 @@ def run(settings: Settings) -> None:
         print(json.dumps({"data": str(settings.out), "mixture": manifest["mixture"]}))
         return
     total = sum(part["num_tokens"] for part in manifest["mixture"])
-    for part in manifest["mixture"]:
+    names = distinct_names([(settings.out / part["folder"]).resolve() for part in manifest["mixture"]])
+    for name, part in zip(names, manifest["mixture"], strict=True):
         passes = part["share"] * total / part["num_tokens"]
         print(
-            f"{part['share']:>6.1%}  {(settings.out / part['folder']).resolve().name}: {part['num_tokens']:,} tokens, "
+            f"{part['share']:>6.1%}  {name}: {part['num_tokens']:,} tokens, "
             f"{passes:.2f} passes for each {total:,} tokens of training"
         )
     print(f"Next:  inkling train {settings.out}")

@@ -150,6 +150,16 @@ class DatasetPart:
     validation: TokenSplit
 
 
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """The name of each folder, with as many of the folders above as tell all of them apart."""
+    longest = max(len(folder.parts) for folder in folders)
+    for depth in range(1, longest + 1):
+        names = [Path(*folder.parts[-depth:]).as_posix() for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
 class Dataset:
     """A finished data folder, or a mixture of several."""
 
@@ -170,13 +180,16 @@ class Dataset:
             train = TokenSplit(self.folder, _shards_of(self.manifest, "train"), dtype)
             validation = TokenSplit(self.folder, _shards_of(self.manifest, "validation"), dtype)
             return [DatasetPart(self.folder.name, 1.0, train, validation)]
-        parts = []
-        for entry in self.manifest["mixture"]:
-            source = Dataset.open((self.folder / entry["folder"]).resolve())
+        entries = self.manifest["mixture"]
+        sources = [Dataset.open((self.folder / entry["folder"]).resolve()) for entry in entries]
+        for source, entry in zip(sources, entries, strict=True):
             if manifest_sha256(source.folder) != entry["manifest_sha256"]:
                 raise DataError(f"{source.folder} has changed since {self.folder} was mixed: run inkling mix again")
-            parts.append(DatasetPart(source.folder.name, entry["share"], source.train, source.validation))
-        return parts
+        names = distinct_names([source.folder for source in sources])
+        return [
+            DatasetPart(name, entry["share"], source.train, source.validation)
+            for name, source, entry in zip(names, sources, entries, strict=True)
+        ]
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
