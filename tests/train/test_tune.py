@@ -16,7 +16,7 @@ from conftest import SMALL_SHAPE, random_checkpoint
 from inkling import checkpoint, peft, rewards
 from inkling.commands import sample as sample_command
 from inkling.commands import tune as tune_command
-from inkling.commands.tune import print_summary, tune
+from inkling.commands.tune import tell, tune
 from inkling.errors import CheckpointError, ConfigError, DataError, TrainingError
 from inkling.infer.generate import generate
 from inkling.infer.sampling import SamplingParams
@@ -161,7 +161,7 @@ def test_displacement_is_said(parent: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_only_became_worse_says_so(parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = work(settings(parent, tmp_path / "run", "sft", steps=2, lr=1.0))
-    print_summary(run, checkpoint.read_run(run))
+    tell(run, checkpoint.read_run(run))
     assert "these are the weights that it began with" in capsys.readouterr().out
     before, after = (checkpoint.load_model(folder)[0].state_dict() for folder in (parent, run))
     assert all(torch.equal(after[name], weights) for name, weights in before.items())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
+from inkling.commands._ending import end, predicted_beside_actual
 from inkling.commands._hooks import difficulty_of, evaluator, exports_line, tasks_in_training, write_sample
 from inkling.commands._processes import run_in_processes
 from inkling.errors import CheckpointError, ConfigError
@@ -44,11 +43,7 @@ def run(settings: Settings) -> int:
         return 1
     if not here.is_main:
         return 0
-    if settings.as_json:
-        print(json.dumps(summary(path, record)))
-    else:
-        print_summary(path, record)
-    return 128 + signal.SIGINT if record.status == "interrupted" else 0
+    return end(path, record, verb="train", as_json=settings.as_json, tell=tell)
 
 
 def find_lr(settings: Settings) -> None:
@@ -130,18 +125,9 @@ def _which_run(settings: Settings) -> tuple[bool, str]:
     return resumed is not None, str(resumed or new_run_path(settings))
 
 
-def summary(path: Path, record: RunRecord) -> dict[str, Any]:
-    """What a program wants to know about a run that ended."""
-    return {"run": str(path), "status": record.status, "params": record.num_parameters, **record.results}
-
-
-def print_summary(path: Path, record: RunRecord) -> None:
-    """What a person wants to know about a run that ended."""
+def tell(path: Path, record: RunRecord) -> None:
+    """What a person wants to know about a finished run."""
     results = record.results
-    print(f"\n{path}: {record.status} at step {results['steps']}, {results['train_seconds']:.0f} s of training")
-    if record.status == "interrupted":
-        print(f"Go on with it:  inkling train --resume --out {path}")
-        return
     scores = results["validation"]
     print(
         f"validation, the whole split, best weights (step {results['best_step']}): "
@@ -151,17 +137,6 @@ def print_summary(path: Path, record: RunRecord) -> None:
         print(predicted_beside_actual(forecast, results))
     print(f"Loss curve:  {path / 'loss.png'}")
     print(f"Next:  inkling generate {path}  ·  inkling eval {path}  ·  inkling chat {path}")
-
-
-def predicted_beside_actual(forecast: dict[str, Any], results: dict[str, Any]) -> str:
-    """How well the plan told time and loss, in a line."""
-    seconds = results["train_seconds"]
-    line = f"planned {forecast['seconds']:.0f} s, took {seconds:.0f} s ({seconds / forecast['seconds'] - 1:+.0%})"
-    if forecast.get("bits_per_byte") is not None:
-        bits = results["validation"]["val_bits_per_byte"]
-        difference = bits / forecast["bits_per_byte"] - 1
-        line += f"; expected {forecast['bits_per_byte']:.3f} bits per byte, reached {bits:.3f} ({difference:+.1%})"
-    return line
 
 
 def _run_to_resume(settings: Settings) -> Path | None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 from functools import partial
 from pathlib import Path
 
 from inkling import checkpoint
 from inkling.checkpoint import RunRecord
+from inkling.commands._ending import end, predicted_beside_actual
 from inkling.commands._hooks import exports_line, tasks_in_training, write_sample
 from inkling.commands._processes import run_in_processes
 from inkling.commands._rollouts import check_rewards, reward_fn, rollout_fn
-from inkling.commands.train import predicted_beside_actual, summary
 from inkling.errors import CheckpointError, ConfigError
 from inkling.progress import LiveProgress
 from inkling.rewards import from_anywhere
@@ -40,11 +39,7 @@ def run(settings: Settings) -> int:
         return 1
     if not here.is_main:
         return 0
-    if settings.as_json:
-        print(json.dumps(summary(work.run, record)))
-    else:
-        print_summary(work.run, record)
-    return 128 + signal.SIGINT if record.status == "interrupted" else 0
+    return end(work.run, record, verb="tune", as_json=settings.as_json, tell=tell)
 
 
 def tune(settings: Settings, progress: LiveProgress) -> tuple[Path, RunRecord]:
@@ -114,13 +109,9 @@ def _resumed(asked: Settings, record: RunRecord) -> Settings:
     )
 
 
-def print_summary(path: Path, record: RunRecord) -> None:
-    """What a person wants to know about a run that ended."""
+def tell(path: Path, record: RunRecord) -> None:
+    """What a person wants to know about a finished run."""
     results = record.results
-    print(f"\n{path}: {record.status} at step {results['steps']}, {results['train_seconds']:.0f} s of training")
-    if record.status == "interrupted":
-        print(f"Go on with it:  inkling tune --resume --out {path}")
-        return
     before, after = results["start"], results["validation"]
     print(f"validation, best weights (step {results['best_step']}), from before to after:")
     for name, value in after.items():
