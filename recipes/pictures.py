@@ -2,10 +2,11 @@
 
     python recipes/pictures.py FOLDER [--shapes 20000] [--seed 0]
 
-Writes pictures as PNG, and rows of questions and answers: `train.jsonl` (shapes and digits), `shapes.jsonl` and
-`digits.jsonl` (held out), `blind.jsonl` (the training rows without their pictures) and `text.txt` (their words, for a
-model of text to begin with). A scene belongs to one part by its hash, so that no picture is on both sides; the digits
-held out are the last fifth of their data set, of other writers than the rest. Needs scikit-learn.
+Writes pictures as PNG, and questions with their answers: `train.jsonl` (conversations about shapes and digits),
+`shapes.jsonl` and `digits.jsonl` (held out, single questions), `blind.jsonl` (the training questions without their
+pictures) and `text.txt` (their words and those of the chat template, for a model of text to begin with). A scene
+belongs to one part by its hash, so that no picture is on both sides; the digits held out are the last fifth of their
+data set, of other writers than the rest. Needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,12 @@ KINDS = ("circle", "square", "triangle")
 CORNERS = {(0, 0): "top left", (1, 0): "top right", (0, 1): "bottom left", (1, 1): "bottom right"}
 HELD_OUT = 10
 """Of a hundred scenes."""
+DIGIT = "Which digit is it?"
 
 Scene = list[tuple[str, str, int, int, int]]
 """Kind, colour, middle and half a side of each shape."""
 Question = tuple[str, str]
+Row = dict[str, Any]
 
 
 def scene(draw: random.Random) -> Scene:
@@ -59,43 +63,66 @@ def drawn(shapes: Scene, background: int) -> Image.Image:
     return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
-def questions(shapes: Scene, draw: random.Random) -> list[Question]:
-    """Two questions about a scene, of different sorts."""
-    kind, colour, x, y, _ = draw.choice(shapes)
-    found = [
-        ("How many shapes are there?", str(len(shapes))),
-        (f"Where is the {colour} {kind}?", CORNERS[x // 16, y // 16]),
-    ]
-    same_kind = [one for one in shapes if one[0] == kind]
-    if len(same_kind) == 1:
-        found.append((f"What colour is the {kind}?", colour))
-    if sum(one[1] == colour for one in shapes) == 1:
-        found.append((f"What shape is {colour}?", kind))
-    return draw.sample(found, 2)
+def questions(shapes: Scene) -> list[list[Question]]:
+    """What can be asked about each shape of a scene, and about all of them together."""
+    kinds, colours = Counter(one[0] for one in shapes), Counter(one[1] for one in shapes)
+    found = [[("How many shapes are there?", str(len(shapes)))]]
+    for kind, colour, x, y, _ in shapes:
+        about = [(f"Where is the {colour} {kind}?", CORNERS[x // 16, y // 16])]
+        if kinds[kind] == 1:
+            about.append((f"What colour is the {kind}?", colour))
+        if colours[colour] == 1:
+            about.append((f"What shape is {colour}?", kind))
+        found.append(about)
+    return found
 
 
-def shape_rows(folder: Path, count: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows to learn from, and held-out ones."""
+def one_of_each(asked: list[list[Question]], draw: random.Random) -> list[Question]:
+    """A question about each shape, in random order: a second one would give the answer to the first away."""
+    return draw.sample([draw.choice(about) for about in asked], len(asked))
+
+
+def of_one_shape(asked: list[list[Question]], draw: random.Random) -> list[Question]:
+    """Two questions of different sorts, about one shape and all of them."""
+    return draw.sample([*asked[0], *draw.choice(asked[1:])], 2)
+
+
+def conversation(name: str, asked: list[Question]) -> Row:
+    """A picture, and questions about it one after the other."""
+    messages: list[dict[str, Any]] = []
+    for question, answer in asked:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    messages[0]["content"] = [{"type": "image", "image": name}, {"type": "text", "text": asked[0][0]}]
+    return {"messages": messages}
+
+
+def shape_rows(folder: Path, count: int, seed: int) -> tuple[list[Row], list[Row], list[Question]]:
+    """Conversations to learn from, held-out questions, and the questions of the conversations."""
     draw = random.Random(seed)
-    parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    train, held_out, blind = [], [], []
     for number in range(count):
         shapes, background = scene(draw), draw.randint(225, 255)
-        held_out = int.from_bytes(hashlib.sha256(repr(sorted(shapes)).encode()).digest()[:4], "big") % 100 < HELD_OUT
         name = f"shapes/{number:05}.png"
         drawn(shapes, background).save(folder / name)
-        for asked, answer in questions(shapes, draw):
-            parts[held_out].append({"image": name, "question": asked, "answer": answer})
-    return parts
+        asked = questions(shapes)
+        if int.from_bytes(hashlib.sha256(repr(sorted(shapes)).encode()).digest()[:4], "big") % 100 < HELD_OUT:
+            some = of_one_shape(asked, draw)
+            held_out += [{"image": name, "question": question, "answer": answer} for question, answer in some]
+        else:
+            some = one_of_each(asked, draw)
+            train.append(conversation(name, some))
+            blind += some
+    return train, held_out, blind
 
 
-def digit_rows(folder: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows to learn from, each digit moved a little in four ways, and held-out ones."""
+def digit_rows(folder: Path, seed: int) -> tuple[list[Row], list[Row], list[Question]]:
+    """The same of digits, each to learn from moved a little in four ways."""
     from sklearn.datasets import load_digits
 
     draw = random.Random(seed)
     images, labels = load_digits(return_X_y=True)
     border = len(images) * 4 // 5
-    parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    train, held, blind = [], [], []
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         large = np.kron(255 - image.reshape(8, 8) * (255 / 16), np.ones((SCALE, SCALE))).astype(np.uint8)
         held_out = number >= border
@@ -106,8 +133,12 @@ def digit_rows(folder: Path, seed: int) -> tuple[list[dict[str, Any]], list[dict
                 moved = np.roll(np.pad(large, 4, constant_values=255), shift, axis=(0, 1))[4:-4, 4:-4]
             name = f"digits/{number:05}-{copy}.png"
             Image.fromarray(moved).save(folder / name)
-            parts[held_out].append({"image": name, "question": "Which digit is it?", "answer": str(label)})
-    return parts
+            if held_out:
+                held.append({"image": name, "question": DIGIT, "answer": str(label)})
+            else:
+                train.append(conversation(name, [(DIGIT, str(label))]))
+                blind.append((DIGIT, str(label)))
+    return train, held, blind
 
 
 def main() -> None:
@@ -121,14 +152,13 @@ def main() -> None:
     shapes, digits = shape_rows(given.folder, given.shapes, given.seed), digit_rows(given.folder, given.seed)
     train = [*shapes[0], *digits[0]]
     random.Random(given.seed).shuffle(train)
-    blind = {(row["question"], row["answer"]): None for row in train}
-    words = "".join(f"{asked} {answer}\n" for asked, answer in blind for _ in range(20))
-    without = [{"question": row["question"], "answer": row["answer"], "id": n} for n, row in enumerate(train)]
-    parts = {"train": train, "shapes": shapes[1][:1000], "digits": digits[1], "blind": without}
+    asked = [*shapes[2], *digits[2]]
+    lines = [f"user\n{question}\nassistant\n{answer}\n" for question, answer in dict.fromkeys(asked)] * 20
+    random.Random(given.seed).shuffle(lines)
+    blind = [{"question": question, "answer": answer, "id": number} for number, (question, answer) in enumerate(asked)]
+    parts = {"train": train, "shapes": shapes[1][:1000], "digits": digits[1], "blind": blind}
     for name, rows in parts.items():
         (given.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    lines = words.splitlines(keepends=True)
-    random.Random(given.seed).shuffle(lines)
     (given.folder / "text.txt").write_text("".join(lines), encoding="utf-8")
 
 

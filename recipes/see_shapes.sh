@@ -17,7 +17,7 @@ cd "$folder"
 
 [ -f train.jsonl ] || python "$here/pictures.py" . --seed "$seed"
 [ -d data ] || inkling prep text.txt -o data --vocab-size 400 --clean none --near-duplicates ignore >&2
-[ -d runs/text ] || inkling train data -o runs/text --steps 150 --batch-size 32 --context 64 --seed "$seed" \
+[ -d runs/text ] || inkling train data -o runs/text --steps 150 --batch-size 16 --context 128 --seed "$seed" \
   --model.hidden-size 128 --model.num-hidden-layers 3 --model.num-attention-heads 4 --model.num-key-value-heads 4 \
   --model.head-dim 32 --model.intermediate-size 384 --model.dropout 0 --no-log.samples >&2
 common=(--seed "$seed" --no-log.samples --batch-size 64 --val-fraction 0.02)
