@@ -28,6 +28,8 @@ KINDS = ("circle", "square", "triangle")
 CORNERS = {(0, 0): "top left", (1, 0): "top right", (0, 1): "bottom left", (1, 1): "bottom right"}
 HELD_OUT = 10
 """Of a hundred scenes."""
+MOVED = 9
+"""Copies of a digit that is learnt from, beside the one as it is."""
 DIGIT = "Which digit is it?"
 
 Scene = list[tuple[str, str, int, int, int]]
@@ -116,7 +118,7 @@ def shape_rows(folder: Path, count: int, seed: int) -> tuple[list[Row], list[Row
 
 
 def digit_rows(folder: Path, seed: int) -> tuple[list[Row], list[Row], list[Question]]:
-    """The same of digits, each to learn from moved a little in four ways."""
+    """The same of digits, each to learn from also moved a little."""
     from sklearn.datasets import load_digits
 
     draw = random.Random(seed)
@@ -126,7 +128,7 @@ def digit_rows(folder: Path, seed: int) -> tuple[list[Row], list[Row], list[Ques
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         large = np.kron(255 - image.reshape(8, 8) * (255 / 16), np.ones((SCALE, SCALE))).astype(np.uint8)
         held_out = number >= border
-        for copy in range(1 if held_out else 5):
+        for copy in range(1 if held_out else 1 + MOVED):
             moved = large
             if copy:
                 shift = draw.randint(-2, 2), draw.randint(-2, 2)

@@ -32,7 +32,7 @@ tune text_only text blind.jsonl --steps 200 --lr 2e-3
 # What begins at random is learnt with muon in a third of the steps that adamw takes.
 learn=(--optimizer muon --schedule.warmup-steps 50)
 tune sees_a_little eyes train.jsonl --learn eyes --steps 300 "${learn[@]}"
-tune sees sees_a_little train.jsonl --steps "${SEE_STEPS:-3000}" "${learn[@]}"
+tune sees sees_a_little train.jsonl --steps "${SEE_STEPS:-2400}" "${learn[@]}"
 
 python - "$seed" <<'PYTHON'
 import json
