@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from inkling.checkpoint import RunRecord
 
 
-class Telling(Protocol):
-    """Says to people how a finished run went."""
+def end(path: Path, record: RunRecord, *, verb: str, as_json: bool, tell: Callable[[Path, RunRecord], None]) -> int:
+    """Say what became of a run; the exit status, 130 after Ctrl-C.
 
-    def __call__(self, path: Path, record: RunRecord) -> None:
-        """On standard output."""
-
-
-def end(path: Path, record: RunRecord, *, verb: str, as_json: bool, tell: Telling) -> int:
-    """Say what became of a run; the exit status, 130 after Ctrl-C."""
+    Args:
+        tell: Says to people how a finished run went.
+    """
     if as_json:
         told = {"run": str(path), "status": record.status, "params": record.num_parameters, **record.results}
         print(json.dumps(told))
