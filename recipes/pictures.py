@@ -91,11 +91,10 @@ def of_one_shape(asked: list[list[Question]], draw: random.Random) -> list[Quest
 
 def conversation(name: str, asked: list[Question]) -> Row:
     """A picture, and questions about it one after the other."""
-    messages: list[dict[str, Any]] = []
+    messages = []
     for question, answer in asked:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    messages[0]["content"] = [{"type": "image", "image": name}, {"type": "text", "text": asked[0][0]}]
-    return {"messages": messages}
+    return {"image": name, "messages": messages}
 
 
 def shape_rows(folder: Path, count: int, seed: int) -> tuple[list[Row], list[Row], list[Question]]:
