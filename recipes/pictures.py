@@ -80,7 +80,7 @@ def questions(shapes: Scene) -> list[list[Question]]:
 
 
 def one_of_each(asked: list[list[Question]], draw: random.Random) -> list[Question]:
-    """A question about each shape, in random order: a second one would give the answer to the first away."""
+    """One question about each shape, in random order: a second one about it could give away what the first asks."""
     return draw.sample([draw.choice(about) for about in asked], len(asked))
 
 

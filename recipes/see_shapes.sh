@@ -29,7 +29,7 @@ tune() { # NAME FROM ROWS …: a run, unless it is there
 tune text_only text blind.jsonl --steps 200 --lr 2e-3
 [ -d runs/eyes ] || inkling grow runs/text_only -o runs/eyes --pictures 32 --patch 8 --vision-width 128 \
   --vision-layers 4 --seed "$seed" >&2
-# What begins at random is learnt with muon in a third of the steps that adamw takes.
+# What begins at random is learnt in far fewer steps with muon: docs/decisions/2026-12-01-muon-in-tuning.md
 learn=(--optimizer muon --schedule.warmup-steps 50)
 tune sees_a_little eyes train.jsonl --learn eyes --steps 300 "${learn[@]}"
 tune sees sees_a_little train.jsonl --steps "${SEE_STEPS:-2400}" "${learn[@]}"

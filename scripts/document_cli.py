@@ -15,15 +15,20 @@ PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 IN_EVERY_VERB = ("config", "debug")
 
 
-def options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """A table row for each option, sections written with a dot."""
+def options(model: type[BaseModel], prefix: str = "", section: BaseModel | None = None) -> Iterator[str]:
+    """A table row for each option, sections written with a dot.
+
+    Args:
+        section: Has the defaults, which may be other ones than those of its class.
+    """
     for name, field in model.model_fields.items():
+        value = field.default if section is None else getattr(section, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from options(field.annotation, f"{prefix}{name}.")
+            yield from options(field.annotation, f"{prefix}{name}.", value if isinstance(value, BaseModel) else None)
         elif name not in IN_EVERY_VERB:
             positional = any("CliPositionalArg" in repr(part) for part in field.metadata)
             shown = name.upper() if positional else f"--{prefix}{name}".replace("_", "-").replace("--as-json", "--json")
-            default = "" if field.is_required() or field.default in (None, "", []) else f"`{field.default}`"
+            default = "" if field.is_required() or value in (None, "", []) else f"`{value}`"
             description = " ".join((field.description or "").split()).replace("|", "\\|")
             yield f"| `{shown}` | {default} | {description}{choices(field.annotation)} |"
 

@@ -165,6 +165,7 @@ def test_mixtures_that_make_no_sense(folders: tuple[Path, Path], tmp_path: Path)
     for texts, why in [
         ([one], "at least two"),
         ([f"{one}=0.5", f"{two}=0.4"], "sum to 0.9 instead of 1"),
+        ([one, two, f"{one}=2x"], "is named twice"),
         ([f"{one}=0.6", f"{two}=0.4", two], "leaves nothing for the folders without one"),
         ([f"{one}=2", two], "say a share between 0 and 1"),
         ([f"{one}=some", two], "say a share between 0 and 1"),

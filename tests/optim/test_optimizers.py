@@ -47,6 +47,13 @@ def test_roles() -> None:
     assert groups == {"matrices": 4, "embeddings": 1, "head": 1, "vectors": 1}
 
 
+def test_heads_are_known_wherever_they_stand() -> None:
+    decoder, values = Toy(), nn.Linear(8, 1, bias=False)
+    seeing = nn.ModuleDict({"language_model": decoder, "value_head": values})
+    (heads,) = (group.parameters for group in parameter_groups(seeing) if group.role == "head")
+    assert [id(one) for one in heads] == [id(decoder.lm_head.weight), id(values.weight)]
+
+
 def test_adamw_is_torchs_with_decay_on_matrices_only() -> None:
     ours, theirs = Toy(), Toy()
     theirs.load_state_dict(ours.state_dict())

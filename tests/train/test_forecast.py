@@ -18,7 +18,7 @@ from inkling.cli import main
 from inkling.config import parse_bytes
 from inkling.optim._groups import parameter_groups
 from inkling.train.forecast import format_duration
-from inkling.train.memory import memory_of
+from inkling.train.memory import memory_of, moment_bytes
 from inkling.train.scaling import LAW, expected, worth
 
 OPTIONS = [
@@ -43,6 +43,21 @@ OPTIONS += [
     "--log.eval_tokens",
     "256",
 ]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_what_is_held_still_has_no_moments(optimizer: str) -> None:
+    architecture = models.load("qwen3")
+    values = {**architecture.SIZES["0.8m"], "model_type": "qwen3", "tie_word_embeddings": False}
+    model = architecture.Model(architecture.Config.from_dict(values))
+    model.init_weights(torch.Generator().manual_seed(0))
+    model.model.layers[0].requires_grad_(requires_grad=False)
+    module = optim.load(optimizer)
+    trained = module.build(parameter_groups(model), module.Config())
+    model(torch.arange(32).view(2, 16)).sum().backward()
+    trained.step()
+    states = [value for state in trained.state.values() for value in state.values() if value.ndim]
+    assert moment_bytes(model, optimizer) == sum(value.nbytes for value in states)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inkling.config import CommandSettings, Positional, SettingsConfigDict
 from inkling.data.mixture import mix
-from inkling.data.shards import distinct_names
+from inkling.data.shards import Dataset
 
 
 class Settings(CommandSettings):
@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
         print(json.dumps({"data": str(settings.out), "mixture": manifest["mixture"]}))
         return
     total = sum(part["num_tokens"] for part in manifest["mixture"])
-    names = distinct_names([(settings.out / part["folder"]).resolve() for part in manifest["mixture"]])
+    names = [part.name for part in Dataset.open(settings.out).parts]
     for name, part in zip(names, manifest["mixture"], strict=True):
         passes = part["share"] * total / part["num_tokens"]
         print(

@@ -117,7 +117,7 @@ def tell(path: Path, record: RunRecord) -> None:
     for name, value in after.items():
         print(f"  {name.removeprefix('val_'):<20} {before.get(name, float('nan')):>9.4f} → {value:.4f}")
     if results["best_step"] == 0:
-        print("No evaluation was better than the start: these are the weights that it began with. Lower --lr?")
+        print("No evaluation was better than the start: these are the weights that it began with. Try a lower rate?")
     if forecast := record.choices.get("forecast"):
         print(predicted_beside_actual(forecast, results))
     kinds = {warning[:20]: warning for warning in results.get("warnings", [])}  # the last of each kind

@@ -94,6 +94,9 @@ def mix(texts: list[str], out: Path) -> dict[str, Any]:
     if out.exists() and any(out.iterdir()) and not _is_mixture(out):
         raise DataError(f"{out} holds something else; choose another -o")
     found = shares(ingredients, [dataset.train.num_tokens for dataset in datasets])
+    folders = [one.folder.resolve() for one in ingredients]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise DataError(f"{twice[0]} is named twice: name it once, with its share, or =2x for two passes")
     manifest = {
         "format_version": FORMAT_VERSION,
         **{key: first.manifest[key] for key in ("dtype", "vocab_size", "tokenizer_sha256", "eot_id")},

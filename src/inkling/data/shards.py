@@ -151,7 +151,7 @@ class DatasetPart:
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """The name of each folder, with as many of the folders above as tell all of them apart."""
+    """The name of each folder, with as many of the folders above as tell all of them apart; no folder twice."""
     longest = max(len(folder.parts) for folder in folders)
     for depth in range(1, longest + 1):
         names = [Path(*folder.parts[-depth:]).as_posix() for folder in folders]

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 Role = Literal["matrices", "embeddings", "head", "vectors"]
+_HEADS = {"lm_head", "value_head"}
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Group:
 
     Attributes:
         role: `matrices` are the 2-D weights of the blocks, `embeddings` the token and position tables (also the head
-            where it is tied), `head` an untied output matrix, `vectors` gains and biases.
+            where it is tied), `head` an untied output matrix, of tokens or of values, `vectors` gains and biases.
     """
 
     role: Role
@@ -33,7 +34,7 @@ def parameter_groups(model: nn.Module) -> list[Group]:
         role: Role = "matrices"
         if id(parameter) in tables:
             role = "embeddings"
-        elif name.startswith("lm_head."):
+        elif not _HEADS.isdisjoint(name.split(".")):
             role = "head"
         elif parameter.ndim < 2:
             role = "vectors"

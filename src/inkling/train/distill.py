@@ -63,6 +63,7 @@ class DistillStage(Stage):
     ) -> None:
         super().__init__([[one] for one in sequences], [[one] for one in validation], setting)
         self.settings, self._teacher, self._store = settings, teacher, store
+        self.begins_with_all_items = settings.logits == "stored"
         self._stored: dict[int, tuple[Tensor, Tensor]] = {}
 
     def begin(self, model: LanguageModel) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +17,17 @@ from inkling.models import LanguageModel
 from inkling.train.sequences import Tokens, learnt_hidden
 from inkling.train.stage import Stage, without_learning
 
-MAX_PLACES = 1024
+MAX_PLACES = 256
+"""At which the next token is looked at: enough for a mean, and few beside the rest of an evaluation."""
 MAX_BYTES = 32 << 20
-"""Of the log-probabilities of all tokens at all places, which are kept in memory and in checkpoints."""
+"""Of the log-probabilities of all tokens at these places, which are kept in memory and in checkpoints."""
 
 
 def next_token_log_probs(stage: Stage, model: LanguageModel, answers: Sequence[Tokens]) -> Tensor:
-    """Log-probabilities of all tokens where those of answers are predicted, (N, V); of the first places alone where
-    there are many."""
+    """Log-probabilities of all tokens where those of answers are predicted, (N, V); of places spread over all answers
+    where there are more than `MAX_PLACES`, or than fit into `MAX_BYTES`."""
     limit = max(1, min(MAX_PLACES, MAX_BYTES // (4 * model.config.vocab_size)))
-    items = [[one] for one in _first_places(answers, limit)]
+    items = [[one] for one in spread_places(answers, limit)]
     found = [torch.empty(0)] * len(items)
     with without_learning(model):
         for numbers in stage.groups_of(range(len(items)), items):
@@ -45,14 +47,15 @@ def kl_divergence(log_probs: Tensor, start: Tensor) -> float:
     return float(F.kl_div(start, log_probs, log_target=True, reduction="none").sum(-1).mean())
 
 
-def _first_places(answers: Sequence[Tokens], limit: int) -> list[Tokens]:
-    """As many answers as there are places for; of the last one, its beginning."""
-    found = []
+def spread_places(answers: Sequence[Tokens], limit: int) -> list[Tokens]:
+    """The answers with every k-th of their learnt tokens still learnt, k such that at most `limit` are; answers that
+    are left without one are left out."""
+    every = -(-sum(answer.num_learnt for answer in answers) // limit)
+    found, before = [], 0
     for answer in answers:
-        if limit <= 0:
-            break
-        places = [place for place, is_learnt in enumerate(answer.is_learnt) if is_learnt][:limit]
-        limit -= len(places)
-        kept = set(places)
-        found.append(replace(answer, is_learnt=[place in kept for place in range(len(answer.ids))]))
+        counts = list(accumulate(answer.is_learnt, initial=before))  # learnt tokens in front of each
+        kept = [flag and count % every == 0 for flag, count in zip(answer.is_learnt, counts, strict=False)]
+        before = counts[-1]
+        if any(kept):
+            found.append(replace(answer, is_learnt=kept))
     return found

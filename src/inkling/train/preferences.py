@@ -90,6 +90,7 @@ class ReferencedStage(Stage):
         self.beta = settings.beta_of(method)
         self.sft_weight = settings.sft_weight_of(method)
         self.needs_reference = method in ("dpo", "kto")
+        self.begins_with_all_items = self.needs_reference and settings.reference == "precomputed"
         self._model: LanguageModel | None = None
         self._reference: dict[str, Tensor] = {}
 
@@ -100,7 +101,7 @@ class ReferencedStage(Stage):
             "validation": self._sums_of(model, self.validation),
             "next_token": next_token_log_probs(self, model, self._followed()).cpu(),
         }
-        if self.needs_reference and self.settings.reference == "precomputed":
+        if self.begins_with_all_items:
             self._reference["train"] = self._sums_of(model, self.items)
 
     def task(self, **more: Any) -> Task:
@@ -160,7 +161,7 @@ class ReferencedStage(Stage):
         if gain < DISPLACED:
             self.warnings.append(
                 f"{whose} answers have become {-gain:.1f} nats less likely than at the start{meanwhile}: the model "
-                "forgets how to answer well. Raise --preference.sft-weight or --preference.beta, or lower --lr"
+                "forgets how to answer well. Raise --preference.sft-weight or --preference.beta, or lower the rate"
             )
 
 

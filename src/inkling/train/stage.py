@@ -61,6 +61,8 @@ class Stage(ABC):
     """
 
     what_the_loss_is = "loss"
+    begins_with_all_items = False
+    """Whether `begin` looks at every item to learn from, so that it takes the longer the more there are."""
 
     def __init__(
         self, items: Sequence[Sequence[Tokens]], validation: Sequence[Sequence[Tokens]], setting: Setting

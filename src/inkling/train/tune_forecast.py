@@ -72,7 +72,10 @@ def forecast(
         num_items: Of the whole run.
         evaluation_seconds: Of one evaluation of the whole run.
     """
-    before_s = seconds_of(lambda: stage.begin(model)) * num_items / len(stage.items)
+    before_s = seconds_of(lambda: stage.begin(model))
+    if stage.begins_with_all_items:
+        before_s *= num_items / len(stage.items)
+    kept = sum(tensor.nbytes for tensor in stage.task().state_fn().values())
     _step(stage, model)  # the first one makes kernels and room
     step_s = seconds_of(lambda: _step(stage, model))
     evaluation_s = evaluation_seconds(stage)
@@ -84,7 +87,7 @@ def forecast(
     seconds = before_s + steps * step_s + (steps // every + 1) * evaluation_s
     memory = _memory(settings, choices, model, stage)
     whole = _FP32 * choices["num_parameters"]
-    state = memory.gradients + memory.optimizer  # as many weights as gradients
+    state = memory.gradients + memory.optimizer + kept  # as many weights as gradients
     return TuningForecast(
         steps=steps,
         seconds=settings.time if choices["steps"] is None and settings.time else seconds,
