@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inkling import files
-from inkling.errors import CheckpointError
+from inkling.errors import CheckpointError, reason_of
 
 _UNKNOWN_DIGEST = "0" * 64
 _DIGEST_BLOCK = 1 << 22
@@ -94,7 +94,7 @@ def read_tensors(path: Path, *, verify: bool) -> tuple[dict[str, Tensor], dict[s
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from None
+        raise CheckpointError(f"{path} is damaged ({reason_of(error)})") from None
 
 
 def checksum(path: Path) -> str:

@@ -69,7 +69,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 for key in file.keys():  # noqa: SIM118
                     yield key, file.get_tensor(key)
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{path / name} is damaged ({error})") from None
+            raise ModelError(f"{path / name} is damaged ({reason_of(error)})") from None
 
 
 def _weight_files(path: Path) -> list[str]:

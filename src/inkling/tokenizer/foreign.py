@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
-from inkling.errors import MissingExtraError, TokenizerError
+from inkling.errors import MissingExtraError, TokenizerError, reason_of
 from inkling.tokenizer.patterns import PATTERNS
 from inkling.tokenizer.stand_ins import CHARACTER_OF_BYTE
 from inkling.tokenizer.tokenizer import EOT, _byte_level_bpe, _spell
@@ -41,7 +41,7 @@ def load_tiktoken_ranks(path: Path) -> tokenizers.Tokenizer:
         lines = path.read_text(encoding="ascii").split("\n")
         ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
     except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path} is no file of tiktoken ranks ({error})") from None
+        raise TokenizerError(f"{path} is no file of tiktoken ranks ({reason_of(error)})") from None
     beside = path.with_name(f"{path.name}.json")
     if not beside.exists():
         return _from_ranks(ranks, PATTERNS["llama3"], {EOT: max(ranks.values()) + 1})

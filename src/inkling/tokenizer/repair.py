@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from inkling.errors import TokenizerError
+from inkling.errors import TokenizerError, reason_of
 from inkling.tokenizer.encoders import awkward_strings
 from inkling.tokenizer.foreign import merge_up_to
 from inkling.tokenizer.stand_ins import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE
@@ -88,7 +88,7 @@ def _load(file: Path, found: list[str]) -> dict[str, Any]:
     except FileNotFoundError:
         raise TokenizerError(f"there is no {file}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise TokenizerError(f"{file} cannot be mended: it is no JSON or cut short ({error})") from None
+        raise TokenizerError(f"{file} cannot be mended: it is no JSON or cut short ({reason_of(error)})") from None
     if not isinstance(content, dict):
         raise TokenizerError(f"{file} cannot be mended: it holds no object")
     return content
