@@ -168,7 +168,7 @@ def test_prompts_of_different_lengths_share_a_cache(model: LanguageModel) -> Non
     together = torch.cat(parts, dim=1)
     for row, n in enumerate(lengths):
         alone = model(input_ids[row : row + 1, : n + 6])[0, n - 1 :]
-        torch.testing.assert_close(together[row], alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together[row], alone, rtol=1e-5, atol=5e-5)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def next_token_log_probs(stage: Stage, model: LanguageModel, answers: Sequence[T
     where there are more than `MAX_PLACES`, or than fit into `MAX_BYTES`."""
     limit = max(1, min(MAX_PLACES, MAX_BYTES // (4 * model.config.vocab_size)))
     items = [[one] for one in spread_places(answers, limit)]
-    found = [torch.empty(0)] * len(items)
+    found = [torch.empty(0, model.config.vocab_size)] * max(1, len(items))
     with without_learning(model):
         for numbers in stage.groups_of(range(len(items)), items):
             batch = stage.laid_out([items[number] for number in numbers])
