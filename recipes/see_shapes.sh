@@ -6,7 +6,7 @@
 # A small model of text learns what is asked and what is answered, without seeing anything: the floor `text_only`. It is
 # given eyes, with which it is `random` at first; they learn alone, the decoder held still, and then all of it learns.
 # The last line is one JSON object: the share of held-out questions that are answered rightly, by the likeliest answers.
-# Needs scikit-learn. Under 15 minutes on two cores.
+# Needs scikit-learn. About 15 minutes on two cores.
 set -euo pipefail
 
 seed="${1:-0}"
@@ -32,7 +32,7 @@ tune text_only text blind.jsonl --steps 200 --lr 2e-3
 # What begins at random is learnt in far fewer steps with muon: docs/decisions/2026-12-01-muon-in-tuning.md
 learn=(--optimizer muon --schedule.warmup-steps 50)
 tune sees_a_little eyes train.jsonl --learn eyes --steps 300 "${learn[@]}"
-tune sees sees_a_little train.jsonl --steps "${SEE_STEPS:-2400}" "${learn[@]}"
+tune sees sees_a_little train.jsonl --steps "${SEE_STEPS:-2000}" "${learn[@]}"
 
 python - "$seed" <<'PYTHON'
 import json
