@@ -14,6 +14,7 @@ from inkling import checkpoint
 from inkling.models import LanguageModel
 from inkling.tokenizer import Tokenizer
 from inkling.train import divergence
+from inkling.train.preferences import PreferenceSettings, PreferenceStage
 from inkling.train.sequences import TokenBudget, Tokens
 from inkling.train.sft import SupervisedStage
 from inkling.train.stage import Setting
@@ -63,3 +64,16 @@ def test_equals_that_of_whole_distributions(
     assert divergence.kl_divergence(before, before) == 0
     assert divergence.kl_divergence(after, before) == pytest.approx(expected(start, moved, limit), rel=1e-4)
     assert expected(start, moved, limit) > 0.001
+
+
+def test_a_run_that_began_before_its_start_was_kept_goes_on_without(
+    both: tuple[LanguageModel, LanguageModel],
+) -> None:
+    setting = Setting(1, TokenBudget(100, lambda left: None), 64, pack=False, seed=1, device=torch.device("cpu"))
+    pairs = [ANSWERS[:2]]
+    stage = PreferenceStage(pairs, pairs, setting, PreferenceSettings(), "dpo")
+    stage.begin(both[0])
+    task = stage.task()
+    assert stage.evaluate(both[1])["val_kl"] > 0
+    task.restore_fn({name: tensor for name, tensor in task.state_fn().items() if name != "next_token"})
+    assert "val_kl" not in stage.evaluate(both[1])

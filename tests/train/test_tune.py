@@ -339,8 +339,8 @@ def test_bad_requests_end_before_any_work(parent: Path, tmp_path: Path, small_to
         ("hinge knows no label smoothing", {"method": "dpo", "preference": {"loss": "hinge", "label_smoothing": 0.1}}),
         ("add --adapter lora", {"lora": {"rank": 4}}),
         ("--lr is the rate of adamw", {"optimizer": "muon", "lr": 1e-3}),
-        ("adamw does not look at --muon: add --optimizer muon", {"muon": {"lr": 0.02}}),
-        ("muon does not look at --adamw", {"optimizer": "muon", "adamw": {"beta1": 0.8}}),
+        ("adamw does not look at --muon.…: add --optimizer muon", {"muon": {"lr": 0.02}}),
+        ("muon does not look at --adamw.…: add", {"optimizer": "muon", "adamw": {"beta1": 0.8}}),
         ("learnt with adamw", {"optimizer": "muon", "adapter": "lora"}),
         ("learns from rewards", {"method": "grpo"}),
     ]:

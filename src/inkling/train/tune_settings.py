@@ -185,7 +185,7 @@ class TuneSettings(CommandSettings):
         passed_over = (self.muon, _MUON) if self.optimizer == "adamw" else (self.adamw, OptimizerSettings())
         if passed_over[0] != passed_over[1]:
             other = "muon" if self.optimizer == "adamw" else "adamw"
-            raise ValueError(f"{self.optimizer} does not look at --{other}: add --optimizer {other}, or leave it out")
+            raise ValueError(f"{self.optimizer} does not look at --{other}.…: add --optimizer {other}, or leave it out")
         if self.adapter == "none" and self.lora != AdapterSettings():
             raise ValueError("--lora is for adapters: add --adapter lora")
         if self.preference.label_smoothing and self.preference.loss in ("hinge", "ipo"):
