@@ -1,6 +1,6 @@
 """Every architecture to every target and type: how what arrives differs from what left; what a 124 M model takes.
 
-    python bench/export.py [--run RUN …] [--llama-quantize PROGRAM]
+    python bench/export.py [--run RUN …] [--models NAME …] [--llama-quantize PROGRAM]
 
 Models with random weights (two layers, width 256), one that sees, two tuned with an adapter, and each RUN besides.
 PROGRAM IN OUT NUMBER quantizes a GGUF file as llama.cpp does (`llama_model_quantize`, NUMBER being its file type); with
@@ -48,6 +48,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gemma2": {"num_key_value_heads": 2, "sliding_window": 40},
     "mixtral": {"num_key_value_heads": 2, "num_experts": 4},
     "qwen3_moe": {"norm_topk_prob": True, "num_experts": 8, "moe_intermediate_size": 256},
+    "deepseek_v2": {"num_experts": 4, "q_lora_rank": 64, "first_k_dense_replace": 1, "moe_intermediate_size": 256},
+    "deepseek_v3": {"num_experts": 8, "q_lora_rank": 64, "first_k_dense_replace": 1, "moe_intermediate_size": 256},
 }
 COSTS = (("gguf", "f32"), ("gguf", "f16"), ("gguf", "q4_k_m"), ("hf", "f32"), ("hf", "f16"), ("onnx", "f32"))
 VISION = {
@@ -180,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="*", default=[])
     parser.add_argument("--llama-quantize")
+    parser.add_argument("--models", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), help="default: all")
     parser.add_argument("--only", choices=("rows", "costs"), help="the table, or what a 124 M model takes")
     arguments = parser.parse_args()
     words = [f"word{n % 97} {n * 7919 % 1000} übung " * 40 for n in range(60)]
@@ -194,14 +197,17 @@ def main() -> None:
                 tokenizer,
             )
             for variant, values in VARIANTS.items()
+            if variant in arguments.models
         }
-        sources["llava"] = random_model_that_sees(folder / "llava", sources["qwen3"])
+        if "qwen3" in sources:
+            sources["llava"] = random_model_that_sees(folder / "llava", sources["qwen3"])
         sources |= {Path(run).name: checkpoint.open_model(Path(run)) for run in arguments.run}
         for variant, stored in sources.items() if arguments.only != "costs" else ():
             for target in ("gguf", "hf", "onnx"):
                 for kind in export.load(target).TYPES:
                     rows.append(row(variant, stored, target, kind, folder, arguments.llama_quantize))
-        for variant in ("qwen3", "gpt2") if arguments.only != "costs" else ():
+        tunable = [variant for variant in ("qwen3", "gpt2") if variant in sources]
+        for variant in tunable if arguments.only != "costs" else ():
             tuned = tuned_model(folder / f"{variant}-tuned", sources[variant])
             rows += [row(f"{variant}-tuned", tuned, target, "f32", folder, None) for target in ("adapter", "hf")]
         large = models.load("gpt2")

@@ -6,7 +6,7 @@
 # A small model of text learns what is asked and what is answered, without seeing anything: the floor `text_only`. It is
 # given eyes, with which it is `random` at first; they learn alone, the decoder held still, and then all of it learns.
 # The last line is one JSON object: the share of held-out questions that are answered rightly, by the likeliest answers.
-# Needs scikit-learn. About 15 minutes on two cores.
+# Needs scikit-learn. About 14 minutes on two cores.
 set -euo pipefail
 
 seed="${1:-0}"

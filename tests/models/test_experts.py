@@ -54,6 +54,18 @@ def test_all_ways_of_asking_experts_say_the_same(num_experts: int, top_k: int, w
         )
 
 
+def test_slots_that_nobody_was_sent_to_weigh_nothing() -> None:
+    mixture, tokens = random_mixture(3, 2), torch.randn(600, 16, requires_grad=True)
+    routing = mixture.gate.route(tokens)
+    assert (routing.counts() % 64).any()  # so that experts are filled up
+    inputs = [tokens, *mixture.parameters()]
+    found, wanted = mixture._together(tokens, routing), mixture._everyone(tokens, routing)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    some = [torch.autograd.grad(output.square().sum(), inputs, retain_graph=True) for output in (found, wanted)]
+    for one, other in zip(*some, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_grouped_product_is_many_products_and_so_is_its_gradient() -> None:
     torch.manual_seed(1)
     rows = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)

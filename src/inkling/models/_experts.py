@@ -149,7 +149,7 @@ class Mixture(nn.Module):
 
     def _together(self, tokens: Tensor, routing: Routing) -> Tensor:
         """Grouped products over copies of the tokens side by side by expert."""
-        slots, ends, num_slots = _places(routing)
+        slots, sources, ends = _places(routing)
         dtype = tokens.dtype
         if not tokens.is_meta and torch.is_autocast_enabled(tokens.device.type):
             dtype = torch.get_autocast_dtype(tokens.device.type)
@@ -159,10 +159,10 @@ class Mixture(nn.Module):
 
         first = [cast(expert.gate_proj, expert.up_proj) for expert in self.experts]  # (2·I, C) each
         last = [cast(expert.down_proj) for expert in self.experts]  # (C, I) each
-        copies = sent(tokens.to(dtype), slots, num_slots)  # (N, C) -> (S, C)
+        copies = sent(tokens.to(dtype), slots, sources)  # (N, C) -> (S, C)
         gate, up = grouped_product(copies, first, ends, False).chunk(2, dim=1)  # (S, I) twice
         outputs = grouped_product(F.silu(gate) * up, last, ends, False)  # (S, C)
-        total: Tensor = mixed(outputs, routing.weights.to(dtype), slots).to(tokens.dtype)
+        total: Tensor = mixed(outputs, routing.weights.to(dtype), slots, sources).to(tokens.dtype)
         return total
 
     def _everyone(self, tokens: Tensor, routing: Routing) -> Tensor:
@@ -184,8 +184,8 @@ class Mixture(nn.Module):
         return total
 
 
-def _places(routing: Routing) -> tuple[Tensor, Tensor, int]:
-    """Where the copies of each token go, (N, k), where the slots of each expert end, (E), and how many slots there are.
+def _places(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
+    """The slots of each token, (N, k), the token of each slot, (S), and where the slots of each expert end, (E).
 
     The slots of an expert are a multiple of 64 where there are many: a kernel is made for each number of rows that a
     product has, and in bf16 on a CPU, other numbers cost up to two fifths more.
@@ -200,7 +200,8 @@ def _places(routing: Routing) -> tuple[Tensor, Tensor, int]:
     shift = (ends - room) - (counts.cumsum(0) - counts)  # of an expert's slots against places in that order
     in_order = torch.arange(N * k, device=order.device) + shift[routing.chosen.flatten()[order]]
     slots = torch.empty_like(order).scatter_(0, order, in_order).view(N, k)
-    return slots, torch.cat((ends[:-1], ends.new_full((1,), num_slots))), num_slots
+    sources = order.new_zeros(num_slots).scatter_(0, in_order, order // k)
+    return slots, sources, torch.cat((ends[:-1], ends.new_full((1,), num_slots)))
 
 
 def load_balancing_loss(routing: Routing) -> Tensor:

@@ -72,56 +72,50 @@ grouped_product.register_autograd(_backward, setup_context=_remember)
 
 
 @torch.library.custom_op("inkling::sent", mutates_args=())
-def sent(rows: Tensor, slots: Tensor, num_slots: int) -> Tensor:
-    """Copies of each row in their slots, zeros in the others: (N, C), slots (N, k) -> (num_slots, C)."""
-    copies = rows.new_zeros(num_slots, rows.shape[1])
-    for number in range(slots.shape[1]):
-        copies.index_copy_(0, slots[:, number], rows)
-    return copies
+def sent(rows: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
+    """Copies of each row in its slots: (N, C), slots (N, k), sources (S) -> (S, C).
+
+    Args:
+        sources: The row of each slot, any row for a slot that nobody was sent to.
+    """
+    return rows.index_select(0, sources)
 
 
 @torch.library.custom_op("inkling::mixed", mutates_args=())
-def mixed(copies: Tensor, weights: Tensor, slots: Tensor) -> Tensor:
-    """Of each row the weighted sum of what is in its slots: (num_slots, C), (N, k) twice -> (N, C)."""
-    total = copies.index_select(0, slots[:, 0]) * weights[:, :1]
-    for number in range(1, slots.shape[1]):
-        total.addcmul_(copies.index_select(0, slots[:, number]), weights[:, number : number + 1])
-    return total
+def mixed(copies: Tensor, weights: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
+    """Of each row the weighted sum of what is in its slots: (S, C), (N, k) twice, (S) -> (N, C)."""
+    return F.embedding_bag(slots, copies, per_sample_weights=weights, mode="sum")
 
 
 @sent.register_fake
-def _(rows: Tensor, slots: Tensor, num_slots: int) -> Tensor:
-    return rows.new_empty(num_slots, rows.shape[1])
+def _(rows: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
+    return rows.new_empty(len(sources), rows.shape[1])
 
 
 @mixed.register_fake
-def _(copies: Tensor, weights: Tensor, slots: Tensor) -> Tensor:
+def _(copies: Tensor, weights: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
     return copies.new_empty(len(weights), copies.shape[1])
 
 
-def _remember_sent(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+def _remember_sent(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(inputs[1])
 
 
 def _backward_sent(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     (slots,) = ctx.saved_tensors
-    total = grad.index_select(0, slots[:, 0])
-    for number in range(1, slots.shape[1]):
-        total += grad.index_select(0, slots[:, number])
-    return total, None, None
+    return F.embedding_bag(slots, grad.contiguous(), mode="sum"), None, None
 
 
-def _remember_mixed(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+def _remember_mixed(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward_mixed(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    copies, weights, slots = ctx.saved_tensors
-    of_copies, of_weights = torch.zeros_like(copies), []
-    for weight, slot in zip(weights.T, slots.T, strict=True):
-        of_copies.index_copy_(0, slot, grad * weight[:, None])
-        of_weights.append((grad * copies.index_select(0, slot)).sum(dim=1))
-    return of_copies, torch.stack(of_weights, dim=1), None
+def _backward_mixed(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    copies, weights, slots, sources = ctx.saved_tensors
+    sent_back = grad.index_select(0, sources)  # (N, C) -> (S, C)
+    of_weights = (sent_back * copies).sum(dim=1)[slots]  # (N, k)
+    of_slots = weights.new_zeros(len(sources)).scatter_(0, slots.flatten(), weights.flatten())
+    return sent_back.mul_(of_slots[:, None]), of_weights, None, None
 
 
 sent.register_autograd(_backward_sent, setup_context=_remember_sent)
