@@ -80,7 +80,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"positions": "learned", "activation": "relu2", "norm_place": "post"},
         {"positions": "none", "norm": "layernorm", "norm_place": "post"},
     ],
-    "speedrun": [{}, {"conv_kernel": 1}, {"conv_kernel": 7, "num_key_value_heads": 2}],
+    "speedrun": [
+        {},
+        {"conv_kernel": 1},
+        {"conv_kernel": 7, "num_key_value_heads": 2},
+        {"value_embeddings": True, "num_key_value_heads": 2},
+    ],
 }
 OURS_ALONE = {"speedrun", "workbench"}
 

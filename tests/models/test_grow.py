@@ -36,6 +36,13 @@ def test_a_deeper_model_says_the_same_until_it_learns(model: LanguageModel, num_
         models.with_more_layers(grown, num_layers)
 
 
+def test_layers_that_take_turns_are_not_copied(small_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    values = {"model_type": "speedrun", "value_embeddings": True}
+    model, _ = checkpoint.load_model(random_checkpoint(tmp_path / "m", values, small_tokenizer))
+    with pytest.raises(ModelError, match="take turns"):
+        models.with_more_layers(model, 4)
+
+
 @torch.no_grad()
 def test_a_longer_context_changes_what_it_says_of_short_texts_little(model: LanguageModel) -> None:
     kind = "linear" if model.config.model_type == "gpt2" else "ntk"

@@ -309,6 +309,16 @@ def test_a_plan_says_what_the_run_takes(
     assert (memory["gradients"] == bytes_of_all) == (method != "dpo")
     assert memory["weights"] == pytest.approx(bytes_of_all * (2 if method == "grpo" else 1), rel=0.3)
     assert plan["share"] == (method in ("dpo", "grpo"))
+    assert 0 < expected["optimizer_share"] < 1
+
+
+@pytest.mark.parametrize("more", [{}, {"optimizer": "muon", "lr": None}], ids=["adamw", "muon"])
+def test_timing_a_step_moves_no_weight(parent: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    run = work(settings(parent, tmp_path / "run", "sft", steps=1, schedule={"warmup_steps": 1, "peak": 1e-9}, **more))
+    before = load_file(parent / "model.safetensors")
+    after = load_file(run / "checkpoints" / "step-000001" / "model.safetensors")
+    for name, weights in before.items():
+        torch.testing.assert_close(after[name], weights, rtol=0, atol=1e-7)
 
 
 # ---------------------------------------------------------------- what is bad

@@ -54,15 +54,27 @@ class RotaryAttention(nn.Module):
         self.k_norm: nn.Module = nn.Identity() if qk_norm_eps is None else RMSNorm(head_dim, eps=qk_norm_eps)
 
     def forward(
-        self, x: Tensor, rotary: RotaryTable | None, mask: Tensor | Documents | None, cache: KVCache | None
+        self,
+        x: Tensor,
+        rotary: RotaryTable | None,
+        mask: Tensor | Documents | None,
+        cache: KVCache | None,
+        added: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, C) -> (B, T, C). Without `rotary` nothing is rotated."""
+        """(B, T, C) -> (B, T, C). Without `rotary` nothing is rotated.
+
+        Args:
+            added: What is added to the values, (B, T, K·D).
+        """
         x, per_head = for_products(x), (-1, self.head_dim)
         q = self.q_norm(self.q_proj(x).unflatten(-1, per_head))  # (B, T, C) -> (B, T, H, D)
         k = self.k_norm(self.k_proj(x).unflatten(-1, per_head))  # (B, T, C) -> (B, T, K, D)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
-        v = self.v_proj(x).unflatten(-1, per_head)  # (B, T, C) -> (B, T, K, D)
+        values = self.v_proj(x)
+        if added is not None:
+            values = values + added.to(values.dtype)
+        v = values.unflatten(-1, per_head)  # (B, T, C) -> (B, T, K, D)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # -> (B, H or K, T, D)
         if cache is None:
             seen = attend(q, k, v, mask, self.scoring)

@@ -168,10 +168,21 @@ class Decoder(LanguageModel):
 
     def hidden(self, input_ids: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Hidden states after the last norm, (B, T) -> (B, T, C). See `LanguageModel.hidden`."""
-        return self.read(self.embed(input_ids), segment_ids=segment_ids, cache=cache)
+        return self.read(self.embed(input_ids), input_ids, segment_ids=segment_ids, cache=cache)
 
-    def read(self, x: Tensor, *, segment_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        """The same from embeddings on, (B, T, C) -> (B, T, C)."""
+    def read(
+        self,
+        x: Tensor,
+        input_ids: Tensor,
+        *,
+        segment_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """The same from embeddings on, (B, T, C) -> (B, T, C).
+
+        Args:
+            input_ids: What was embedded, (B, T), for layers that look tokens up themselves.
+        """
         assert segment_ids is None or cache is None
         T = x.shape[1]
         x = self.dropout(self.add_positions(x, segment_ids, cache))
@@ -181,7 +192,7 @@ class Decoder(LanguageModel):
         mask: Tensor | Documents | None = None if cache is None else cache.mask(T)
         if segment_ids is not None:
             mask = Documents(segment_ids)
-        memory = self._memory(T, segment_ids, cache)
+        memory = self._memory(input_ids, segment_ids, cache)
         for block in self.model.layers:
             x = block(x, rotary, mask, memory)
         if cache is not None:
@@ -189,7 +200,7 @@ class Decoder(LanguageModel):
         normed: Tensor = self.model.norm(x)
         return normed
 
-    def _memory(self, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> Any:
+    def _memory(self, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Any:
         """What each block is given to find earlier tokens with."""
         return cache
 
@@ -199,7 +210,7 @@ class Decoder(LanguageModel):
 
         | weight | standard deviation | why |
         | --- | --- | --- |
-        | embedding | 0.02 | the usual scale of a matrix that may also be the head |
+        | embeddings | 0.02 | the usual scale of a matrix that may also be the head |
         | q, k, v, gate, up | 1/√inputs | keeps the scale of a normalised input |
         | o, down | 0 | every block starts as the identity (Zhang et al. 2019, arXiv 1901.09321) |
         | head, untied | 0.02 | logits near 0: the first loss is ln V |
@@ -213,7 +224,7 @@ class Decoder(LanguageModel):
                 parameter.zero_()
             elif parameter.ndim == 1:
                 parameter.fill_(1.0)
-            elif role in ("embed_tokens", "embed_positions", "lm_head", "gate"):
+            elif role.startswith("embed_") or role in ("lm_head", "gate"):
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
                 parameter.normal_(0.0, parameter.shape[1] ** -0.5, generator=generator)

@@ -102,6 +102,8 @@ def with_more_layers(model: LanguageModel, num_layers: int) -> LanguageModel:
         or values.get("first_k_dense_replace")
     ):
         raise ModelError("layers with and without experts take turns here: new ones would disturb that")
+    if values.get("value_embeddings"):
+        raise ModelError("layers with and without value embeddings take turns here: new ones would disturb that")
     sources = [layer * old // num_layers for layer in range(num_layers)]
     weights: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():

@@ -213,7 +213,7 @@ class Model(SeeingModel):
         if seen is not None:
             places = (input_ids == self.image_token)[..., None].expand_as(x)
             x = x.masked_scatter(places, seen.to(x.dtype))
-        return self.language_model.read(x, segment_ids=segment_ids, cache=cache)
+        return self.language_model.read(x, input_ids, segment_ids=segment_ids, cache=cache)
 
     def auxiliary_loss(self) -> Tensor | None:
         """The decoder's."""

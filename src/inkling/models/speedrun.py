@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 from inkling.models._cache import KVCache
 from inkling.models._decoder import Block, Decoder, DecoderConfig
 from inkling.models._kernels import Documents
+from inkling.models._layers import embedding
 from inkling.models._rope import RotaryTable
 from inkling.models._sizes import DECODER_SIZES
 
@@ -28,7 +29,7 @@ SIZES: dict[str, dict[str, Any]] = DECODER_SIZES
 
 
 class Config(DecoderConfig):
-    """Shape of the model; keys as in `transformers.Qwen3Config`, and one of its own."""
+    """Shape of the model; keys as in `transformers.Qwen3Config`, and two of its own."""
 
     model_type: ClassVar[str] = "speedrun"
     architecture: ClassVar[str] = "InklingSpeedrunForCausalLM"
@@ -36,6 +37,8 @@ class Config(DecoderConfig):
 
     conv_kernel: int = Field(4, ge=1)
     """Tokens that the convolutions mix: a token and those just before it."""
+    value_embeddings: bool = False
+    """Every second layer, from the last one back, adds a learnt vector of each token to its values."""
 
 
 class ShortConvolution(nn.Module):
@@ -65,24 +68,29 @@ class SpeedrunBlock(Block):
         self.layer = layer
         self.attention_conv = ShortConvolution(config.hidden_size, config.conv_kernel)
         self.mlp_conv = ShortConvolution(config.hidden_size, config.conv_kernel)
+        self.embed_values: nn.Module | None = None
+        if config.value_embeddings and (config.num_hidden_layers - 1 - layer) % 2 == 0:
+            self.embed_values = embedding(config.vocab_size, config.num_key_value_heads * config.head_dim)
 
     def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | Documents | None, recent: Recent) -> Tensor:  # type: ignore[override]
         """(B, T, C) -> (B, T, C)."""
         mixed = recent.mix(self.attention_conv, f"{self.layer}.attention", self.input_layernorm(x))
-        x = x + self.dropout(self.self_attn(mixed, rotary, mask, recent.cache))
+        added = None if self.embed_values is None else self.embed_values(recent.input_ids)
+        x = x + self.dropout(self.self_attn(mixed, rotary, mask, recent.cache, added))
         mixed = recent.mix(self.mlp_conv, f"{self.layer}.mlp", self.post_attention_layernorm(x))
         output: Tensor = x + self.dropout(self.get_submodule(self.feed_forward)(mixed))
         return output
 
 
 class Recent:
-    """What the convolutions of a forward pass may see before each token."""
+    """The tokens of a forward pass, and what its convolutions may see before each."""
 
-    def __init__(self, kernel: int, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> None:
+    def __init__(self, kernel: int, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> None:
+        self.input_ids = input_ids
         self.kernel = kernel
         self.cache = cache
         self.visible = None if segment_ids is None else [_same_document(segment_ids, lag) for lag in range(1, kernel)]
-        self.is_text = None if cache is None else cache.is_text(num_tokens)
+        self.is_text = None if cache is None else cache.is_text(input_ids.shape[1])
 
     def mix(self, convolution: nn.Module, name: str, x: Tensor) -> Tensor:
         """Apply a convolution to its input, (B, T, C), which a cache keeps for what comes next."""
@@ -115,8 +123,8 @@ class Model(Decoder):
     config: Config
     block = SpeedrunBlock
 
-    def _memory(self, num_tokens: int, segment_ids: Tensor | None, cache: KVCache | None) -> Recent:
-        return Recent(self.config.conv_kernel, num_tokens, segment_ids, cache)
+    def _memory(self, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Recent:
+        return Recent(self.config.conv_kernel, input_ids, segment_ids, cache)
 
     @torch.no_grad()
     def init_weights(self, generator: Generator | None = None) -> None:

@@ -61,6 +61,8 @@ class ModelSettings(Section):
     """Those that do."""
     v_head_dim: int | None = Field(None, ge=1)
     """Numbers of a value."""
+    value_embeddings: bool | None = None
+    """Every second layer adds a learnt vector of each token to its values (speedrun)."""
     positions: Literal["rope", "alibi", "sinusoidal", "learned", "none"] | None = None
     """How a token's place is told (workbench, as the next three)."""
     norm: Literal["rmsnorm", "layernorm"] | None = None

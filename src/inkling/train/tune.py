@@ -244,7 +244,8 @@ class TuningRun(Run):
             return found
 
         with threads(choices["num_threads"]), deterministic(), stage.setting.autocast():
-            return forecast(asked, choices, self.model, stage, len(train), evaluation_seconds)
+            optimizer = self._optimizer(choices)
+            return forecast(asked, choices, self.model, stage, len(train), optimizer, evaluation_seconds)
 
     def _teacher(self) -> models.LanguageModel:
         """Who is learnt from. Raises ConfigError for one that knows other tokens."""
@@ -261,7 +262,10 @@ class TuningRun(Run):
         return self.stage.task()
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
-        groups, choices = parameter_groups(self.model), self.choices
+        return self._optimizer(self.choices)
+
+    def _optimizer(self, choices: dict[str, Any]) -> torch.optim.Optimizer:
+        groups = parameter_groups(self.model)
         if self.settings.optimizer == "muon":
             return muon.build(groups, self.settings.muon.at_precision(choices["precision"]))
         given = self.settings.adamw

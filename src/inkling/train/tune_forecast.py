@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from inkling.models import LanguageModel
@@ -28,7 +29,8 @@ class TuningForecast:
         steps: Of the whole run; for one limited by time, as many as fit.
         seconds: From the start to the end of the last step, evaluations included.
         before_s: What is computed once, before the first step.
-        seconds_per_step: Measured on one step, rollouts included.
+        seconds_per_step: Measured on one step, rollouts and optimizer included.
+        optimizer_share: Of that, for the optimizer alone.
         evaluation_s: Of one evaluation.
         memory: Beside the program.
         disk_bytes: Of the run directory at its largest.
@@ -38,6 +40,7 @@ class TuningForecast:
     seconds: float
     before_s: float
     seconds_per_step: float
+    optimizer_share: float
     evaluation_s: float
     memory: Memory
     disk_bytes: int
@@ -52,7 +55,7 @@ class TuningForecast:
         return (
             f"expected: {format_duration(self.seconds)} ({self.steps:,} steps of {self.seconds_per_step:.2g} s, "
             f"evaluations of {self.evaluation_s:.2g} s); {self.memory.total / 1e6:,.0f} MB of memory beside the "
-            f"program, {self.disk_bytes / 1e6:,.0f} MB of disk"
+            f"program, {self.disk_bytes / 1e6:,.0f} MB of disk; the optimizer: {self.optimizer_share:.0%} of a step"
         )
 
 
@@ -62,6 +65,7 @@ def forecast(
     model: LanguageModel,
     stage: Stage,
     num_items: int,
+    optimizer: torch.optim.Optimizer,
     evaluation_seconds: Callable[[Stage], float],
 ) -> TuningForecast:
     """Time a step and an evaluation; the weights stay as they are.
@@ -70,6 +74,7 @@ def forecast(
         choices: Complete but for the forecast.
         stage: The method, at the items of one step.
         num_items: Of the whole run.
+        optimizer: As the run will have it; used up by being timed.
         evaluation_seconds: Of one evaluation of the whole run.
     """
     before_s = seconds_of(lambda: stage.begin(model))
@@ -78,6 +83,8 @@ def forecast(
     kept = sum(tensor.nbytes for tensor in stage.task().state_fn().values())
     _step(stage, model)  # the first one makes kernels and room
     step_s = seconds_of(lambda: _step(stage, model))
+    optimizer_s = _optimizer_seconds(optimizer)
+    step_s += optimizer_s
     evaluation_s = evaluation_seconds(stage)
     steps = choices["steps"]
     if steps is None:
@@ -93,6 +100,7 @@ def forecast(
         seconds=settings.time if choices["steps"] is None and settings.time else seconds,
         before_s=before_s,
         seconds_per_step=step_s,
+        optimizer_share=optimizer_s / step_s,
         evaluation_s=evaluation_s,
         memory=memory,
         disk_bytes=whole + (settings.checkpoint.keep_steps + 1) * state,
@@ -100,11 +108,25 @@ def forecast(
 
 
 def _step(stage: Stage, model: nn.Module) -> None:
+    """Gradients of one step, left where an optimizer finds them."""
+    model.zero_grad(set_to_none=True)
     for batch in stage.micro_batches(0):
         with stage.setting.autocast():
             loss = stage.loss(model, batch) / stage.size(0)
         loss.backward()  # type: ignore[no-untyped-call]
-    model.zero_grad(set_to_none=True)
+
+
+def _optimizer_seconds(optimizer: torch.optim.Optimizer) -> float:
+    """Of one of its steps, where there are gradients. They are set to 0, and rates too, so that no weight moves."""
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+    optimizer.step()  # the first one makes its state
+    found = seconds_of(optimizer.step)
+    optimizer.zero_grad(set_to_none=True)
+    return found
 
 
 def seconds_of(work: Callable[[], object]) -> float:
