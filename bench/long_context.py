@@ -67,7 +67,17 @@ def main() -> None:
         batch = ["--context", given.short, "--batch-size", 8, "--steps", given.steps]
         inkling("train", given.data, "--out", first, "--arch", "llama", "--size", "3m", *shape, *batch, *common)
     print(json.dumps({"run": "short", given.short: bits(first, text, given.short)}), flush=True)
-    further = [*common, "--steps", given.more, "--schedule.peak", "0.3", "--schedule.warmup-steps", "5"]
+    further = [
+        *common,
+        "--steps",
+        given.more,
+        "--loop.eval-every",
+        given.more,
+        "--schedule.peak",
+        "0.3",
+        "--schedule.warmup-steps",
+        "5",
+    ]
     kept = given.out / "short-more"
     if not kept.exists():
         batch = ["--context", given.short, "--batch-size", 8]

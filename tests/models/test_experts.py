@@ -61,8 +61,8 @@ def test_slots_that_nobody_was_sent_to_weigh_nothing() -> None:
     inputs = [tokens, *mixture.parameters()]
     found, wanted = mixture._together(tokens, routing), mixture._everyone(tokens, routing)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-    some = [torch.autograd.grad(output.square().sum(), inputs, retain_graph=True) for output in (found, wanted)]
-    for one, other in zip(*some, strict=True):
+    gradients = [torch.autograd.grad(output.square().sum(), inputs, retain_graph=True) for output in (found, wanted)]
+    for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

@@ -24,6 +24,7 @@ from inkling.progress import LiveProgress
 from inkling.report.facts import facts_of
 from inkling.tokenizer import Tokenizer
 from inkling.tokenizer.chat import CHATML, chat_ids
+from inkling.train.tune import TuningRun
 from inkling.train.tune_settings import TuneSettings
 
 ANSWERS = {"cat": "mat", "mat": "rain", "rain": "cat"}
@@ -319,6 +320,21 @@ def test_timing_a_step_moves_no_weight(parent: Path, tmp_path: Path, more: dict[
     after = load_file(run / "checkpoints" / "step-000001" / "model.safetensors")
     for name, weights in before.items():
         torch.testing.assert_close(after[name], weights, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["sft", "reward", "ppo"])
+def test_a_run_begins_without_the_gradients_of_its_plan(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    train, left = TuningRun.train, []
+
+    def look(self: TuningRun) -> Any:
+        left.extend(name for name, parameter in self.model.named_parameters() if parameter.grad is not None)
+        return train(self)
+
+    monkeypatch.setattr(TuningRun, "train", look)
+    work(settings(parent, tmp_path / "run", method, steps=1))
+    assert left == []
 
 
 # ---------------------------------------------------------------- what is bad

@@ -59,12 +59,12 @@ class RotaryAttention(nn.Module):
         rotary: RotaryTable | None,
         mask: Tensor | Documents | None,
         cache: KVCache | None,
-        added: Tensor | None = None,
+        added_values: Tensor | None = None,
     ) -> Tensor:
         """(B, T, C) -> (B, T, C). Without `rotary` nothing is rotated.
 
         Args:
-            added: What is added to the values, (B, T, K·D).
+            added_values: What is added to the values, (B, T, K·D).
         """
         x, per_head = for_products(x), (-1, self.head_dim)
         q = self.q_norm(self.q_proj(x).unflatten(-1, per_head))  # (B, T, C) -> (B, T, H, D)
@@ -72,8 +72,8 @@ class RotaryAttention(nn.Module):
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         values = self.v_proj(x)
-        if added is not None:
-            values = values + added.to(values.dtype)
+        if added_values is not None:
+            values = values + added_values.to(values.dtype)
         v = values.unflatten(-1, per_head)  # (B, T, C) -> (B, T, K, D)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # -> (B, H or K, T, D)
         if cache is None:

@@ -36,6 +36,11 @@ class Cost:
     activation_bytes: int
 
     @property
+    def block_parameters(self) -> int:
+        """Those of the layers between embedding and head."""
+        return self.num_parameters - self.table_parameters
+
+    @property
     def running_bytes(self) -> int:
         """Memory to generate one full context."""
         return _FP32_BYTES * self.num_parameters + self.cache_bytes

@@ -201,7 +201,7 @@ class Decoder(LanguageModel):
         return normed
 
     def _memory(self, input_ids: Tensor, segment_ids: Tensor | None, cache: KVCache | None) -> Any:
-        """What each block is given to find earlier tokens with."""
+        """What each block is given besides: earlier tokens, and in some architectures these."""
         return cache
 
     @torch.no_grad()

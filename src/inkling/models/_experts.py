@@ -3,7 +3,7 @@
 Shazeer et al. 2017 (arXiv 1701.06538); dropless: every expert takes all tokens that were sent to it (Gale et al. 2022,
 arXiv 2211.15841).
 
-Shapes: B batch, T time, C hidden, N tokens, E experts, k experts of a token, I width of an expert.
+Shapes: B batch, T time, C hidden, N tokens, E experts, k experts of a token, I width of an expert, S slots.
 """
 
 from __future__ import annotations

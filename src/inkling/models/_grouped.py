@@ -3,7 +3,8 @@
 torch's own `grouped_mm` (2.13) compiles in bf16 alone; these are loops on a CPU, where they cost what one large product
 costs, and that kernel where it is at home.
 
-Shapes: E matrices, N rows in the order of their matrices, C numbers in a row, I of a result.
+Shapes: E matrices, N rows in the order of their matrices, C numbers in a row, I of a result; of `sent` and `mixed`: N
+tokens of C numbers, k slots of each, S slots in all.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def sent(rows: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
     """Copies of each row in its slots: (N, C), slots (N, k), sources (S) -> (S, C).
 
     Args:
+        slots: Where each row went, which the way back asks.
         sources: The row of each slot, any row for a slot that nobody was sent to.
     """
     return rows.index_select(0, sources)
@@ -83,7 +85,11 @@ def sent(rows: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
 
 @torch.library.custom_op("inkling::mixed", mutates_args=())
 def mixed(copies: Tensor, weights: Tensor, slots: Tensor, sources: Tensor) -> Tensor:
-    """Of each row the weighted sum of what is in its slots: (S, C), (N, k) twice, (S) -> (N, C)."""
+    """Of each row the weighted sum of what is in its slots: (S, C), (N, k) twice, (S) -> (N, C).
+
+    Args:
+        sources: As of `sent`, which the way back asks.
+    """
     return F.embedding_bag(slots, copies, per_sample_weights=weights, mode="sum")
 
 

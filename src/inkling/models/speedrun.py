@@ -1,8 +1,10 @@
 """A research model: the lowest loss for a budget of text, where no other program has to open it.
 
 A llama-like decoder, but what enters each attention and feed-forward layer is first mixed with the three tokens before
-it, channel by channel: the "Canon layers" A and C of Allen-Zhu 2025 (Physics of Language Models 4.1). Two thousand
-more parameters save attention the work of looking at its neighbours. What was measured is in
+it, channel by channel: the "Canon layers" A and C of Allen-Zhu 2025 (Physics of Language Models 4.1). A few thousand
+more parameters save attention the work of looking at its neighbours. If asked, every second layer also looks up a
+vector of each token and adds it to its values: the "value embeddings" of the public speedruns of nanoGPT, after the
+value residuals of Zhou et al. 2024 (arXiv 2410.17897). What was measured is in
 `docs/decisions/2026-11-21-speedrun.md`.
 
 Shapes: B batch, T time, C hidden.
@@ -75,8 +77,8 @@ class SpeedrunBlock(Block):
     def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor | Documents | None, recent: Recent) -> Tensor:  # type: ignore[override]
         """(B, T, C) -> (B, T, C)."""
         mixed = recent.mix(self.attention_conv, f"{self.layer}.attention", self.input_layernorm(x))
-        added = None if self.embed_values is None else self.embed_values(recent.input_ids)
-        x = x + self.dropout(self.self_attn(mixed, rotary, mask, recent.cache, added))
+        added_values = None if self.embed_values is None else self.embed_values(recent.input_ids)
+        x = x + self.dropout(self.self_attn(mixed, rotary, mask, recent.cache, added_values))
         mixed = recent.mix(self.mlp_conv, f"{self.layer}.mlp", self.post_attention_layernorm(x))
         output: Tensor = x + self.dropout(self.get_submodule(self.feed_forward)(mixed))
         return output
@@ -118,7 +120,7 @@ def _same_document(segment_ids: Tensor, lag: int) -> Tensor:
 
 
 class Model(Decoder):
-    """The decoder with short convolutions. Exports to nothing but this project."""
+    """The decoder with short convolutions and, if asked, value embeddings. Exports to nothing but this project."""
 
     config: Config
     block = SpeedrunBlock

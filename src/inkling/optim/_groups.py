@@ -16,8 +16,9 @@ class Group:
     """Parameters of one role.
 
     Attributes:
-        role: `matrices` are the 2-D weights of the blocks, `embeddings` the token and position tables (also the head
-            where it is tied), `head` an untied output matrix, of tokens or of values, `vectors` gains and biases.
+        role: `matrices` are the 2-D weights of the blocks, `embeddings` the tables of tokens, positions and values (the
+            head too where it is tied), `head` an untied output matrix, of tokens or of values, `vectors` gains and
+            biases.
     """
 
     role: Role

@@ -144,7 +144,8 @@ def _best_for_time(
     """
     assert settings.time is not None
     configs = {name: config_of(settings, dataset, name) for name in sizes}
-    flops = {name: models.cost(models.without_memory(config)).training_flops for name, config in configs.items()}
+    costs = {name: models.cost(models.without_memory(config)) for name, config in configs.items()}
+    flops = {name: cost.training_flops for name, cost in costs.items()}
     text = dataset.train
     timed: dict[str, float] = {}
     while size not in timed:
@@ -152,10 +153,10 @@ def _best_for_time(
         if ngram is None:
             break
         losses = {}
-        for name, config in configs.items():
+        for name, cost in costs.items():
             nearest = min(timed, key=lambda other: abs(math.log(flops[other] / flops[name])))
             losses[name] = scaling.expected(
-                block_parameters=models.num_parameters(config) - config.vocab_size * config.hidden_size,
+                block_parameters=cost.block_parameters,
                 tokens=settings.time * timed[nearest] * flops[nearest] / flops[name],
                 text_tokens=text.num_tokens,
                 bytes_per_token=text.num_bytes / text.num_tokens,

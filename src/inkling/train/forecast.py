@@ -122,7 +122,7 @@ def forecast(
     pilots = pilots_fn(steps, step_s) if ngram is not None else {}
     expected = (
         scaling.expected(
-            block_parameters=choices["num_parameters"] - config.vocab_size * config.hidden_size,
+            block_parameters=models.cost(models.without_memory(config)).block_parameters,
             tokens=steps * tokens_per_step,
             text_tokens=dataset.train.num_tokens,
             bytes_per_token=dataset.train.num_bytes / dataset.train.num_tokens,

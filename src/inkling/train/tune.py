@@ -244,8 +244,15 @@ class TuningRun(Run):
             return found
 
         with threads(choices["num_threads"]), deterministic(), stage.setting.autocast():
-            optimizer = self._optimizer(choices)
-            return forecast(asked, choices, self.model, stage, len(train), optimizer, evaluation_seconds)
+            return forecast(
+                asked,
+                choices,
+                self.model,
+                stage,
+                len(train),
+                lambda: self._optimizer(choices),
+                evaluation_seconds,
+            )
 
     def _teacher(self) -> models.LanguageModel:
         """Who is learnt from. Raises ConfigError for one that knows other tokens."""

@@ -65,7 +65,7 @@ def forecast(
     model: LanguageModel,
     stage: Stage,
     num_items: int,
-    optimizer: torch.optim.Optimizer,
+    optimizer_fn: Callable[[], torch.optim.Optimizer],
     evaluation_seconds: Callable[[Stage], float],
 ) -> TuningForecast:
     """Time a step and an evaluation; the weights stay as they are.
@@ -74,7 +74,7 @@ def forecast(
         choices: Complete but for the forecast.
         stage: The method, at the items of one step.
         num_items: Of the whole run.
-        optimizer: As the run will have it; used up by being timed.
+        optimizer_fn: Builds the optimizer of the run, once the stage has begun: it may add to the model.
         evaluation_seconds: Of one evaluation of the whole run.
     """
     before_s = seconds_of(lambda: stage.begin(model))
@@ -83,7 +83,9 @@ def forecast(
     kept = sum(tensor.nbytes for tensor in stage.task().state_fn().values())
     _step(stage, model)  # the first one makes kernels and room
     step_s = seconds_of(lambda: _step(stage, model))
-    optimizer_s = _optimizer_seconds(optimizer)
+    with torch.autocast(stage.setting.device.type, enabled=False):  # as in the run
+        optimizer_s = _optimizer_seconds(optimizer_fn())
+    model.zero_grad(set_to_none=True)
     step_s += optimizer_s
     evaluation_s = evaluation_seconds(stage)
     steps = choices["steps"]
@@ -117,23 +119,28 @@ def _step(stage: Stage, model: nn.Module) -> None:
 
 
 def _optimizer_seconds(optimizer: torch.optim.Optimizer) -> float:
-    """Of one of its steps, where there are gradients. They are set to 0, and rates too, so that no weight moves."""
+    """Of one of its steps, where there are gradients: they and its rates are set to 0, so that no weight moves."""
     for group in optimizer.param_groups:
         group["lr"] = 0.0
         for parameter in group["params"]:
             if parameter.grad is not None:
                 parameter.grad.zero_()
     optimizer.step()  # the first one makes its state
-    found = seconds_of(optimizer.step)
-    optimizer.zero_grad(set_to_none=True)
-    return found
+    return seconds_of(optimizer.step)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """How long some work takes."""
+    """How long some work takes, on a GPU too."""
+    _synchronise()
     started_s = time.perf_counter()
     work()
+    _synchronise()
     return time.perf_counter() - started_s
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
 
 
 def _memory(settings: TuneSettings, choices: dict[str, Any], model: LanguageModel, stage: Stage) -> Memory:
