@@ -158,11 +158,11 @@ def _time_steps(trainer: Trainer) -> tuple[float, float]:
 
     def begin(*_: Any) -> None:
         nonlocal started
-        _synchronise(device)
+        synchronise(device)
         started = time.perf_counter()
 
     def end(*_: Any) -> None:
-        _synchronise(device)
+        synchronise(device)
         optimizer_s.append(time.perf_counter() - started)
 
     trainer.optimizer.register_step_pre_hook(begin)
@@ -179,7 +179,8 @@ def _time_steps(trainer: Trainer) -> tuple[float, float]:
     return median(seconds[1:]), median(optimizer_s[1:] or [0.0])
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait for what a GPU still computes, so that a clock tells the truth."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

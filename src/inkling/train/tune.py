@@ -237,10 +237,10 @@ class TuningRun(Run):
 
         def evaluation_seconds(stage: Stage) -> float:
             count = min(len(validation), asked.rl.eval_prompts) if asked.method in REINFORCE else len(validation)
-            found = seconds_of(lambda: stage.evaluate(self.model)) * count / min(count, _TIMED_VALIDATION)
+            found = seconds_of(lambda: stage.evaluate(self.model), self.device) * count / min(count, _TIMED_VALIDATION)
             if self._questions:
                 some = self._questions[:_TIMED_VALIDATION]
-                found += seconds_of(lambda: self._judged(some)) * len(self._questions) / len(some)
+                found += seconds_of(lambda: self._judged(some), self.device) * len(self._questions) / len(some)
             return found
 
         with threads(choices["num_threads"]), deterministic(), stage.setting.autocast():

@@ -12,7 +12,7 @@ from torch import nn
 
 from inkling.models import LanguageModel
 from inkling.train.branching import num_computed
-from inkling.train.forecast import format_duration
+from inkling.train.forecast import format_duration, synchronise
 from inkling.train.loop import EVALUATIONS_PER_RUN
 from inkling.train.memory import Memory, memory_of, moment_bytes
 from inkling.train.stage import Stage
@@ -77,14 +77,15 @@ def forecast(
         optimizer_fn: Builds the optimizer of the run, once the stage has begun: it may add to the model.
         evaluation_seconds: Of one evaluation of the whole run.
     """
-    before_s = seconds_of(lambda: stage.begin(model))
+    device = stage.setting.device
+    before_s = seconds_of(lambda: stage.begin(model), device)
     if stage.begins_with_all_items:
         before_s *= num_items / len(stage.items)
     kept = sum(tensor.nbytes for tensor in stage.task().state_fn().values())
     _step(stage, model)  # the first one makes kernels and room
-    step_s = seconds_of(lambda: _step(stage, model))
-    with torch.autocast(stage.setting.device.type, enabled=False):  # as in the run
-        optimizer_s = _optimizer_seconds(optimizer_fn())
+    step_s = seconds_of(lambda: _step(stage, model), device)
+    with torch.autocast(device.type, enabled=False):  # as in the run
+        optimizer_s = _optimizer_seconds(optimizer_fn(), device)
     model.zero_grad(set_to_none=True)
     step_s += optimizer_s
     evaluation_s = evaluation_seconds(stage)
@@ -118,7 +119,7 @@ def _step(stage: Stage, model: nn.Module) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _optimizer_seconds(optimizer: torch.optim.Optimizer) -> float:
+def _optimizer_seconds(optimizer: torch.optim.Optimizer, device: torch.device) -> float:
     """Of one of its steps, where there are gradients: they and its rates are set to 0, so that no weight moves."""
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -126,21 +127,16 @@ def _optimizer_seconds(optimizer: torch.optim.Optimizer) -> float:
             if parameter.grad is not None:
                 parameter.grad.zero_()
     optimizer.step()  # the first one makes its state
-    return seconds_of(optimizer.step)
+    return seconds_of(optimizer.step, device)
 
 
-def seconds_of(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """How long some work takes, on a GPU too."""
-    _synchronise()
+    synchronise(device)
     started_s = time.perf_counter()
     work()
-    _synchronise()
+    synchronise(device)
     return time.perf_counter() - started_s
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize()
 
 
 def _memory(settings: TuneSettings, choices: dict[str, Any], model: LanguageModel, stage: Stage) -> Memory:
